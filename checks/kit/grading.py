@@ -1,0 +1,188 @@
+"""What is known while a lesson is graded, and how it becomes a report."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from checks.kit.catalogue import ROOT, CatalogueError, Lesson
+from checks.kit.report.model import Crossing, Finding, Outcome, Refuted, Report, Result
+from checks.kit.report.places import places
+from checks.kit.run import Run
+from checks.kit.service import AppDidNotStart, NoAnswer, UnexpectedAnswer
+
+if TYPE_CHECKING:
+    from checks.kit.service import App
+    from checks.kit.wire import Recording
+
+LOG_TAIL = 12
+"""Lines of the app's log that a verdict shows where there is no traceback of the learner's own."""
+
+
+def find_target(name: str) -> Path:
+    """The folder that holds `lesson_NN` folders, or one lesson's folder itself."""
+    if name in ("lessons", "solutions"):
+        return ROOT / name
+    folder = Path(name).resolve()
+    if not folder.is_dir():
+        raise CatalogueError(f"--target {name}: there is no such folder. Give lessons, solutions or a folder.")
+    return folder
+
+
+class Grading:
+    """Collects results, one check at a time; `lesson`, `folder` and `result` are those of the running check."""
+
+    def __init__(self) -> None:
+        self.run = Run()
+        self.target = ROOT / "lessons"
+        self.report_json: str | None = None
+        self.reports: dict[int, Report] = {}
+        self.seen: Recording | None = None
+        self.app: App | None = None
+        self._no_start: dict[int, str] = {}
+        self._pid = os.getpid()
+
+    def begin(self, lesson: Lesson, item: pytest.Item) -> None:
+        self.lesson = lesson
+        self.folder = self._folder(lesson)
+        self.seen = None
+        self.app = None
+        self.result = Result(name=item.name, title=_title(item))
+        if lesson.number not in self.reports:
+            notebook = str(lesson.notebook.relative_to(ROOT)) if lesson.notebook.is_file() else ""
+            self.reports[lesson.number] = Report(
+                lesson.number, lesson.title, _shown(self.folder), notebook, self.run.server().summary
+            )
+        self.reports[lesson.number].results.append(self.result)
+
+    @property
+    def report(self) -> Report:
+        """The running lesson's report."""
+        return self.reports[self.lesson.number]
+
+    def _folder(self, lesson: Lesson) -> Path:
+        inside = self.target / lesson.name
+        if inside.is_dir():
+            return inside
+        if self.target.name in ("lessons", "solutions") and self.target.parent == ROOT:
+            raise CatalogueError(f"{_shown(inside)} is missing. Restore it with: git checkout -- {_shown(inside)}")
+        return self.target
+
+    def note(self, sentence: str) -> None:
+        """Adds a step to what the check did; the same sentence again is counted instead of repeated."""
+        did = self.result.did
+        if did:
+            last, _, times = did[-1].partition("  ×")
+            if last == sentence:
+                did[-1] = f"{sentence}  ×{int(times or 1) + 1}"
+                return
+        did.append(sentence)
+
+    def heard(self, event: Any) -> None:
+        """A fault that was switched on or off on the wire is a step of the check."""
+        if (sentence := getattr(event, "sentence", None)) is not None:
+            self.note(sentence)
+
+    def not_passed(self, name: str) -> str:
+        """The title of the needed check if it did not pass; empty if it did, or is not part of this run."""
+        for result in self.reports[self.lesson.number].results:
+            if result.name == name and result.outcome is not Outcome.PASSED:
+                return result.title
+        return ""
+
+    def startup_failure(self) -> str:
+        return self._no_start.get(self.lesson.number, "")
+
+    def record(self, item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport) -> None:
+        """Turns what pytest saw of one phase of a check into our result, and gives JUnit a readable text."""
+        result = self.result
+        result.seconds += call.duration
+        if call.excinfo is None or result.outcome is not Outcome.PASSED:
+            return
+        error = call.excinfo.value
+        if isinstance(error, pytest.skip.Exception):
+            result.outcome = Outcome.BLOCKED
+            result.blocked_by = str(error.msg)
+            return
+        result.outcome = Outcome.FAILED
+        result.finding = explain(error)
+        if isinstance(error, AppDidNotStart):
+            self._no_start[self.lesson.number] = "the app does not start"
+        log = error.log if isinstance(error, AppDidNotStart) else self.app.log if self.app else ""
+        result.places = places(log, self.folder, ROOT)
+        if not result.places or isinstance(error, AppDidNotStart):
+            result.log = _tail(log)
+        result.wire = crossings(self.seen) if self.seen else []
+        report.longrepr = f"{result.finding.happened}\n\n{result.finding.because}"
+
+    def write_json(self) -> None:
+        if self.report_json:
+            text = json.dumps([report.to_dict() for report in self.reports.values()], indent=2, ensure_ascii=False)
+            Path(self.report_json).write_text(text + "\n", encoding="utf-8")
+
+    def close(self) -> None:
+        if os.getpid() == self._pid:
+            self.run.close()
+
+
+def explain(error: BaseException) -> Finding:
+    """A finding for whatever ended a check."""
+    from checks.kit.wire import NeverArrived, NotSettled
+
+    if isinstance(error, Refuted):
+        return error.finding
+    if isinstance(error, AppDidNotStart):
+        return Finding(str(error), "Every other check needs a running app. The log below says what stopped it.")
+    if isinstance(error, NoAnswer):
+        return Finding(str(error), "A client that waits for ever is a client that is lost: find what the app waits for.")
+    if isinstance(error, UnexpectedAnswer):
+        return Finding(str(error), "The ticket says what this endpoint answers; other services read these fields.")
+    if isinstance(error, NeverArrived):
+        return Finding(str(error), "The check waits for this on the wire, and the app did something else instead.")
+    if isinstance(error, NotSettled):
+        return Finding(
+            str(error),
+            "A transaction that stays open keeps its locks and its connection, long after the client has gone.",
+        )
+    if isinstance(error, TimeoutError):
+        return Finding("The check did not come to an end within a minute.", "Find what the app waits for.")
+    return Finding(
+        f"The check itself stumbled: {type(error).__name__}: {error}",
+        "This is a fault of the check or of the machine, not of your code. Please report it with the lines above.",
+    )
+
+
+def crossings(seen: Recording) -> list[Crossing]:
+    """The recorded statements for a reader: without the driver's own, connections counted from 1."""
+    numbers: dict[int, int] = {}
+    shown = []
+    for statement in seen.statements:
+        if statement.driver:
+            continue
+        number = numbers.setdefault(statement.connection, len(numbers) + 1)
+        if statement.error:
+            result = statement.error.message
+        elif statement.finished is None:
+            result = "no answer yet"
+        else:
+            result = f"{statement.rows} rows" if statement.rows else "ok"
+        shown.append(Crossing(number, " ".join(statement.text.split()), result))
+    return shown
+
+
+def _title(item: pytest.Item) -> str:
+    function = getattr(item, "function", None)
+    return " ".join((getattr(function, "__doc__", None) or item.name).split()).rstrip(".")
+
+
+def _shown(folder: Path) -> str:
+    return str(folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder)
+
+
+def _tail(log: str) -> str:
+    lines = [line for line in log.splitlines() if line.strip()]
+    return "\n".join(lines[-LOG_TAIL:])

@@ -1,0 +1,200 @@
+"""The pytest plugin: whose code is graded, the fixtures that checks are written with, the verdict at the end.
+
+PYTEST_DONT_REWRITE
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Generator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from checks.kit import catalogue
+from checks.kit.grading import Grading, find_target
+
+if TYPE_CHECKING:
+    from checks.kit.run import Run
+    from checks.kit.service import App
+    from checks.kit.shop import Shop
+    from checks.kit.wire import Wire
+
+CHECK_LIMIT = 60.0
+"""Seconds after which a check counts as hung; a bound for failures, not a measurement."""
+
+grading_key = pytest.StashKey[Grading]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("workbook", "the Bookshop workbook")
+    group.addoption(
+        "--target",
+        default="lessons",
+        metavar="lessons|solutions|DIR",
+        help="whose code is graded: yours under lessons/ (default), the solutions, or a folder of your own "
+        "(one lesson, or a folder with lesson_NN folders in it)",
+    )
+    group.addoption("--report-json", metavar="FILE", help="write the verdicts as JSON to FILE")
+
+
+def pytest_load_initial_conftests(early_config: pytest.Config, args: list[str]) -> None:
+    # as early as pytest lets us: server and warm parent come up while pytest is still importing
+    if any("lesson_" in arg for arg in args if not arg.startswith("-")) and "--collect-only" not in args:
+        early_config.stash[grading_key] = Grading()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "needs(*checks): not run unless these checks of the lesson passed")
+    if config.option.collectonly or config.option.help:
+        return
+    grading = config.stash.get(grading_key, None)
+    if grading is None:
+        return
+    try:
+        grading.target = find_target(config.option.target)
+    except catalogue.CatalogueError as error:
+        raise pytest.UsageError(str(error)) from None
+    grading.report_json = config.option.report_json
+    from checks.kit.verdicts import Verdicts
+
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    config.pluginmanager.unregister(reporter)
+    config.pluginmanager.register(Verdicts(config, grading), "terminalreporter")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if grading := config.stash.get(grading_key, None):
+        grading.close()
+
+
+def pytest_pycollect_makeitem(collector: pytest.Collector, name: str, obj: object) -> None:
+    """Every asynchronous check gets a time limit, so that an app that hangs cannot hang the grader."""
+    if name.startswith("test_") and asyncio.iscoroutinefunction(obj) and catalogue_name(collector.path):
+        import functools
+
+        @functools.wraps(obj)
+        async def limited(*args: Any, **kwargs: Any) -> None:
+            async with asyncio.timeout(CHECK_LIMIT):
+                await obj(*args, **kwargs)
+
+        setattr(collector.obj, name, limited)  # type: ignore[attr-defined]
+
+
+def catalogue_name(path: Path) -> str | None:
+    """`lesson_04` for a file below checks/lesson_04, else None."""
+    inside = path.relative_to(catalogue.ROOT).parts if path.is_relative_to(catalogue.ROOT) else ()
+    return inside[1] if len(inside) > 2 and inside[0] == "checks" and inside[1].startswith("lesson_") else None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    grading = item.config.stash.get(grading_key, None)
+    lesson = catalogue_name(item.path)
+    if grading is None or lesson is None:
+        return
+    grading.begin(catalogue.lesson(lesson), item)
+    for mark in item.iter_markers("needs"):
+        for name in mark.args:
+            if blocker := grading.not_passed(name):
+                pytest.skip(blocker)
+    if blocker := grading.startup_failure():
+        pytest.skip(blocker)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    grading = item.config.stash.get(grading_key, None)
+    if grading is not None and catalogue_name(item.path):
+        grading.record(item, call, report)
+    return report
+
+
+@pytest.fixture(scope="session")
+async def run(request: pytest.FixtureRequest) -> AsyncIterator[Run]:
+    """The run of the kit that this pytest process holds."""
+    grading = request.config.stash.get(grading_key, None)
+    if grading is not None:
+        yield grading.run
+        await grading.run.aclose()
+        return
+    from checks.kit.run import Run
+
+    own = Run()
+    try:
+        yield own
+        await own.aclose()
+    finally:
+        own.close()
+
+
+@pytest.fixture
+def grading(request: pytest.FixtureRequest) -> Grading:
+    return request.config.stash[grading_key]
+
+
+@pytest.fixture
+async def wire(run: Run, grading: Grading) -> AsyncIterator[Wire]:
+    """The tap between app and PostgreSQL: watches, holds, delays and cuts."""
+    from checks.kit.wire import open_tap
+
+    async with open_tap(run.server().address) as wire:
+        wire.subscribe(grading.heard)
+        with wire.watching() as seen:
+            grading.seen = seen
+            yield wire
+
+
+@pytest.fixture
+async def shop(run: Run, grading: Grading) -> AsyncIterator[Shop]:
+    """The Bookshop's database, empty: puts rows in and looks at what is there."""
+    from checks.kit.shop import Shop
+
+    database = await run.database(grading.lesson, grading.folder)
+    await database.reset()
+    connection = await database.connect()
+    try:
+        yield Shop(database, connection, grading.note)
+    finally:
+        await connection.close()
+
+
+@pytest.fixture
+async def launch(run: Run, grading: Grading, wire: Wire, shop: Shop) -> AsyncIterator[Launch]:
+    """Starts the app with settings of the check's own: `app = await launch(env={...}, workers=2)`."""
+    async with AsyncExitStack() as stack:
+        yield Launch(run, grading, wire, shop, stack)
+
+
+@pytest.fixture
+async def app(launch: Launch) -> App:
+    """The learner's app, freshly started, ready for requests."""
+    return await launch()
+
+
+class Launch:
+    """Starts apps that end with the check."""
+
+    def __init__(self, run: Run, grading: Grading, wire: Wire, shop: Shop, stack: AsyncExitStack) -> None:
+        self._run, self._grading, self._wire, self._shop, self._stack = run, grading, wire, shop, stack
+
+    async def __call__(self, *, env: dict[str, str | None] | None = None, workers: int | None = None) -> App:
+        """A None in `env` leaves that variable out. Raises AppDidNotStart with the app's log."""
+        grading = self._grading
+        starting = self._run.app(
+            grading.lesson,
+            grading.folder,
+            self._shop.database,
+            self._wire,
+            env=env,
+            workers=workers,
+            note=grading.note,
+        )
+        app = await self._stack.enter_async_context(starting)
+        grading.app = app
+        return app

@@ -1,0 +1,125 @@
+"""Verdicts for a terminal: 80 columns, symbols beside colours, colours only where wanted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from checks.kit.report.model import Outcome, Report, Result
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+SYMBOL = {Outcome.PASSED: "✓", Outcome.FAILED: "✗", Outcome.BLOCKED: "–"}
+STYLE = {Outcome.PASSED: "green", Outcome.FAILED: "bold red", Outcome.BLOCKED: "dim"}
+MOST_STATEMENTS = 12
+INDENT = 5
+
+
+def console(file: object = None, width: int | None = None) -> Console:
+    """A rich console that never breaks words into markup; honours NO_COLOR."""
+    from rich.console import Console
+
+    return Console(file=file, width=width, highlight=False, markup=False, emoji=False)  # type: ignore[arg-type]
+
+
+def line(out: Console, result: Result) -> None:
+    """One line for one check, as it ends."""
+    text = f"  {SYMBOL[result.outcome]} {result.title}"
+    if result.outcome is Outcome.BLOCKED:
+        text += f"  (not run because: {result.blocked_by})"
+    out.print(text, style=STYLE[result.outcome])
+
+
+def header(out: Console, report: Report) -> None:
+    """Which lesson, whose code, which server."""
+    out.print(f"Bookshop · lesson {report.lesson:02} · {report.title}", style="bold")
+    out.print(f"{report.target} on {report.postgres}\n", style="dim")
+
+
+def verdicts(out: Console, report: Report, *, in_full: bool) -> None:
+    """The first failed check as a whole story and the others in short; `in_full` tells all of them."""
+    failed = [result for result in report.results if result.outcome is Outcome.FAILED]
+    for number, result in enumerate(failed):
+        if number == 0 or in_full:
+            verdict(out, report, result)
+        else:
+            if number == 1:
+                out.print()
+                out.rule(style="dim")
+                out.print("Then, in short (-v tells all in full):", style="bold")
+            out.print(f"\n✗ {result.title}", style="bold red")
+            if result.finding:
+                _text(out, result.finding.happened)
+
+
+def verdict(out: Console, report: Report, result: Result) -> None:
+    """The whole story of one failed check."""
+    out.print()
+    out.rule(style="dim")
+    out.print(f"✗ {result.title}", style="bold red")
+    if result.did:
+        _heading(out, "What we did")
+        for number, step in enumerate(result.did, 1):
+            _text(out, f"{number}. {step}")
+    if result.finding:
+        _heading(out, "What happened")
+        _text(out, result.finding.happened)
+    if result.wire:
+        _heading(out, "On the wire")
+        _crossings(out, result)
+    if result.finding:
+        _heading(out, "Why it matters")
+        _text(out, result.finding.because)
+    _heading(out, "Where to look")
+    for place in result.places:
+        _text(out, f"{place.path}:{place.line}  in {place.function}", style="cyan")
+        if place.error:
+            _text(out, f"  {place.error}")
+    if result.log:
+        _text(out, "The app's log ends with:")
+        for row in result.log.splitlines():
+            _text(out, f"  {row}", style="dim")
+    if result.finding and result.finding.read and report.notebook:
+        _text(out, f"{report.notebook}, section “{result.finding.read}”", style="cyan")
+    _text(out, f"workbook hint {report.lesson} {result.name}", style="cyan")
+
+
+def summary(out: Console, report: Report, next_file: str) -> None:
+    """The last line: how many pass, and what to open next."""
+    out.print()
+    passed, total = report.count(Outcome.PASSED), len(report.results)
+    style = "bold green" if report.passed else "bold"
+    text = f"Lesson {report.lesson:02} · {passed} of {total} checks pass"
+    if blocked := report.count(Outcome.BLOCKED):
+        text += f", {blocked} not run"
+    out.print(text, style=style)
+    if report.passed:
+        out.print(f"Next: {next_file}")
+    else:
+        out.print(f"Open: {next_file}")
+
+
+def _heading(out: Console, text: str) -> None:
+    out.print(f"\n   {text}", style="bold")
+
+
+def _text(out: Console, text: str, style: str = "") -> None:
+    from rich.padding import Padding
+    from rich.text import Text
+
+    out.print(Padding(Text(text, style=style), (0, 0, 0, INDENT)))
+
+
+def _crossings(out: Console, result: Result) -> None:
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
+    table.add_column(no_wrap=True)
+    hidden = len(result.wire) - MOST_STATEMENTS
+    if hidden > 0:
+        table.add_row("", f"… {hidden} earlier statements", "")
+    for crossing in result.wire[-MOST_STATEMENTS:]:
+        table.add_row(f"     #{crossing.connection}", crossing.text, crossing.result)
+    out.print(table)

@@ -1,0 +1,105 @@
+"""One run of the kit: a server, a way to start apps, and what both leave behind when a run is killed.
+
+The pytest plugin, the notebooks and `workbook serve` all hold one of these.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from checks.kit.catalogue import ROOT, STATE, Lesson
+from checks.kit.service import App, Journal, open_launcher, running, sweep
+
+if TYPE_CHECKING:
+    from checks.kit.postgres import Database, Server
+    from checks.kit.wire import Wire
+
+
+class Run:
+    """Starts both slow things at once, in the background, as soon as it is made. Call `close` at the end."""
+
+    def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
+        records = STATE / "run"
+        sweep(records)
+        self._journal = Journal(records)
+        self._launcher = open_launcher(self._journal, environ)
+        self._threads = ThreadPoolExecutor(1, "postgres")
+        self._finding: Future[Server] = self._threads.submit(_find, dict(environ))
+        self._databases: dict[str, Database] = {}
+        self._stack = AsyncExitStack()
+
+    @property
+    def scratch(self) -> Path:
+        """A folder for sockets and logs that goes with the run."""
+        return self._journal.scratch
+
+    def server(self) -> Server:
+        """The live server; waits for it to be there. Raises PostgresUnavailable with the next step."""
+        return self._finding.result()
+
+    async def database(self, lesson: Lesson, folder: Path) -> Database:
+        """This run's database for a lesson, made at the first call; the caller resets it between checks."""
+        schema = folder / lesson.schema
+        if not schema.is_file():  # a submission without one gets the lesson's
+            schema = lesson.folder / lesson.schema
+        text = schema.read_text(encoding="utf-8") if schema.is_file() else ""
+        key = f"{lesson.name}:{text}"
+        if key not in self._databases:
+            opening = self.server().database(text, lesson.name)
+            self._databases[key] = await self._stack.enter_async_context(opening)
+        return self._databases[key]
+
+    @asynccontextmanager
+    async def app(
+        self,
+        lesson: Lesson,
+        folder: Path,
+        database: Database,
+        wire: Wire,
+        *,
+        env: Mapping[str, str | None] | None = None,
+        workers: int | None = None,
+        note: Callable[[str], None] = lambda _: None,
+    ) -> AsyncIterator[App]:
+        """The app of `folder` against `database` through `wire`. A None in `env` leaves that variable out."""
+        settings: dict[str, str | None] = {
+            "DATABASE_URL": database.url(wire.host, wire.port),
+            **lesson.env,
+            **(env or {}),
+        }
+        async with running(
+            self._launcher,
+            folder,
+            self.scratch,
+            module=lesson.app,
+            env={name: value for name, value in settings.items() if value is not None},
+            workers=workers or lesson.workers,
+            pycache=STATE / "pycache",
+            note=note,
+        ) as app:
+            yield app
+
+    async def aclose(self) -> None:
+        """Drops the databases. The event loop that made them must still run."""
+        await self._stack.aclose()
+
+    def close(self) -> None:
+        """Ends every app and lets the server go."""
+        self._launcher.close()
+        if self._finding.done() and self._finding.exception() is None:
+            self._finding.result().close()
+        else:
+            self._finding.add_done_callback(lambda done: done.exception() is None and done.result().close())
+        self._threads.shutdown(wait=True)
+        self._journal.close()
+
+
+def _find(environ: Mapping[str, str]) -> Server:
+    from checks.kit.postgres import find
+
+    return find(ROOT, environ)

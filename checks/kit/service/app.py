@@ -1,0 +1,289 @@
+"""The learner's app as a check sees it: something that answers HTTP, writes a log and can be stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Generator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from checks.kit.service.launcher import Launcher, Process
+from checks.kit.service.order import Order
+
+if TYPE_CHECKING:
+    import httpx
+
+PATIENCE = 15.0
+"""Seconds after which an answer or a start counts as never coming; a bound for failures, not a measurement."""
+
+_numbers = itertools.count(1)
+
+
+class AppDidNotStart(Exception):
+    """The app ended, or stayed silent, before it accepted a request."""
+
+    def __init__(self, code: int | None, log: str) -> None:
+        how = "said nothing for 15 s" if code is None else f"ended with exit code {code}"
+        super().__init__(f"The app {how} before it accepted a request.")
+        self.code = code
+        self.log = log
+
+
+class NoAnswer(Exception):
+    """A request was not answered: nothing came within the time limit, or the connection broke."""
+
+
+class UnexpectedAnswer(Exception):
+    """An answer without the field that the ticket promises, or whose body is no JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back. `answer["id"]` reads a field of its JSON body; `request` is for messages: `GET /books/1`."""
+
+    request: str
+    status: int
+    headers: Mapping[str, str]
+    text: str
+
+    @property
+    def json(self) -> Any:
+        try:
+            return json.loads(self.text)
+        except ValueError:
+            raise UnexpectedAnswer(f"{self} is not JSON.") from None
+
+    def __getitem__(self, key: str) -> Any:
+        body = self.json
+        try:
+            return body[key]
+        except (KeyError, TypeError, IndexError):
+            raise UnexpectedAnswer(f"{self} has no field {key!r}.") from None
+
+    @property
+    def ok(self) -> bool:
+        return 200 <= self.status < 300
+
+    def __str__(self) -> str:
+        text = self.text if len(self.text) <= 160 else self.text[:160] + "…"
+        return f"{self.request} → {self.status} {text}"
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a process left: its exit code (negative: ended by that signal) and the seconds it took."""
+
+    code: int
+    seconds: float
+
+
+class Pending:
+    """A request under way. Await it for the answer."""
+
+    def __init__(self, task: asyncio.Task[Answer]) -> None:
+        self._task = task
+
+    def __await__(self) -> Generator[Any, None, Answer]:
+        return self._task.__await__()
+
+    @property
+    def answered(self) -> bool:
+        return self._task.done() and not self._task.cancelled() and self._task.exception() is None
+
+    @property
+    def status(self) -> int | None:
+        """The status that came back, or None while there is no answer."""
+        return self._task.result().status if self.answered else None
+
+    async def hang_up(self) -> None:
+        """Closes the connection without waiting for the answer, as an impatient client does."""
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError, NoAnswer):
+            await self._task
+
+
+class App:
+    """A running app. `note` receives a sentence for everything a check does with it."""
+
+    def __init__(self, process: Process, client: httpx.AsyncClient, log: Path, note: Callable[[str], None]) -> None:
+        self.process = process
+        self._client = client
+        self._log = log
+        self._note = note
+
+    @property
+    def log(self) -> str:
+        """Everything the app printed so far."""
+        return _text(self._log)
+
+    async def request(self, method: str, path: str, **options: Any) -> Answer:
+        """One request; the options are those of httpx. Raises NoAnswer, never an exception of httpx."""
+        import httpx
+
+        what = f"{method} {path}"
+        try:
+            response = await self._client.request(method, path, **options)
+        except httpx.TimeoutException:
+            self._note(f"{what} → no answer within {PATIENCE:.0f} s")
+            raise NoAnswer(f"{what} was not answered within {PATIENCE:.0f} s.") from None
+        except httpx.TransportError as error:
+            self._note(f"{what} → connection broke")
+            raise NoAnswer(f"{what} was not answered: the app closed the connection ({error}).") from None
+        except asyncio.CancelledError:
+            self._note(f"{what} → the client hung up")
+            raise
+        self._note(f"{what} → {response.status_code}")
+        return Answer(what, response.status_code, response.headers, response.text)
+
+    async def get(self, path: str, **options: Any) -> Answer:
+        return await self.request("GET", path, **options)
+
+    async def post(self, path: str, **options: Any) -> Answer:
+        return await self.request("POST", path, **options)
+
+    async def put(self, path: str, **options: Any) -> Answer:
+        return await self.request("PUT", path, **options)
+
+    async def patch(self, path: str, **options: Any) -> Answer:
+        return await self.request("PATCH", path, **options)
+
+    async def delete(self, path: str, **options: Any) -> Answer:
+        return await self.request("DELETE", path, **options)
+
+    def sending(self, method: str, path: str, **options: Any) -> Pending:
+        """Starts a request and goes on without waiting for its answer."""
+        return Pending(asyncio.create_task(self.request(method, path, **options)))
+
+    async def caught_up(self) -> None:
+        """Returns when every answer that the app had written before this call has been read.
+
+        Two round trips with a path that no app serves: the app's loop turns between them, so an
+        answer that was ready, or became ready at once, is on our side by then.
+        """
+        for _ in range(2):
+            await self._client.get("/caught-up")
+            await asyncio.sleep(0)
+
+    async def stop(self, signum: int = signal.SIGTERM, within: float = PATIENCE) -> Exit | None:
+        """Sends a signal and waits; None: the process was still there after `within` seconds."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        self._note(f"{signal.Signals(signum).name} sent to the app")
+        self.process.signal(signum)
+        try:
+            code = await asyncio.wait_for(asyncio.shield(self.process.exit), within)
+        except TimeoutError:
+            self._note(f"the app was still running after {within:.0f} s")
+            return None
+        seconds = loop.time() - began
+        self._note(f"the app left after {seconds:.1f} s with exit code {code}")
+        return Exit(code, seconds)
+
+
+@asynccontextmanager
+async def running(
+    launcher: Launcher,
+    folder: Path,
+    scratch: Path,
+    *,
+    module: str = "app.main:app",
+    env: Mapping[str, str],
+    workers: int = 1,
+    pycache: Path | None = None,
+    note: Callable[[str], None] = lambda _: None,
+) -> AsyncIterator[App]:
+    """The app of `folder`, accepting requests; killed with its whole process group at the end.
+
+    Raises AppDidNotStart, with the log, if it ends or stays silent instead.
+    """
+    import httpx
+
+    number = next(_numbers)
+    log = scratch / f"{number}.log"
+    unix = sys.platform != "win32"
+    listen = str(scratch / f"{number}.sock") if unix else f"127.0.0.1:{_free_port()}"
+    ready = _Ready(workers)
+    address = await ready.open(scratch / f"{number}.ready" if unix else None)
+    order = Order(
+        app=module,
+        folder=str(folder),
+        log=str(log),
+        listen=listen,
+        ready=address,
+        env=_environment(env),
+        workers=workers,
+        pycache=str(pycache) if pycache else "",
+    )
+    transport = httpx.AsyncHTTPTransport(uds=listen) if unix else httpx.AsyncHTTPTransport()
+    base = "http://bookshop" if unix else f"http://{listen}"
+    process: Process | None = None
+    try:
+        process = await launcher.launch(order)
+        await asyncio.wait({ready.all, process.exit}, timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
+        if not ready.all.done():
+            code = process.exit.result() if process.exit.done() else None
+            raise AppDidNotStart(code, _text(log))
+        limits = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(transport=transport, base_url=base, timeout=PATIENCE, limits=limits) as client:
+            yield App(process, client, log, note)
+    finally:
+        if process is not None:
+            process.kill()
+            await process.exit
+        ready.close()
+
+
+class _Ready:
+    """Counts the workers that report for duty."""
+
+    def __init__(self, workers: int) -> None:
+        self.all: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._missing = workers
+        self._server: asyncio.Server | None = None
+
+    async def open(self, path: Path | None) -> str:
+        if path is not None:
+            self._server = await asyncio.start_unix_server(self._arrived, path)
+            return str(path)
+        self._server = await asyncio.start_server(self._arrived, "127.0.0.1", 0)
+        return "127.0.0.1:{}".format(self._server.sockets[0].getsockname()[1])
+
+    async def _arrived(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.close()
+        self._missing -= 1
+        if self._missing == 0 and not self.all.done():
+            self.all.set_result(None)
+
+    def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        self.all.cancel()
+
+
+def _environment(env: Mapping[str, str]) -> dict[str, str]:
+    """What an app gets to see: enough to run, nothing of the grader's own settings."""
+    kept = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SYSTEMROOT", "VIRTUAL_ENV")
+    return {name: os.environ[name] for name in kept if name in os.environ} | {"PYTHONUNBUFFERED": "1"} | dict(env)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

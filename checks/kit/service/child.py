@@ -1,0 +1,112 @@
+"""Runs one app with uvicorn in this process: our last lines on the learner's side of the fence.
+
+Reached in two ways: forked by the warm parent (`nursery`), or as a fresh interpreter that reads
+its order from standard input:
+
+    python -m checks.kit.service.child
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+
+from checks.kit.service.order import Order, bind, connect
+
+
+def run(order: Order) -> None:
+    """Takes over environment, folder, output and limits, then serves until told to stop."""
+    log = os.open(order.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    os.environ.clear()
+    os.environ.update(order.env)
+    os.chdir(order.folder)
+    sys.path.insert(0, order.folder)
+    sys.argv = ["uvicorn", order.app]
+    if order.pycache:
+        # compiled files belong to us, and nothing of ours may appear below the learner's folder
+        sys.pycache_prefix = order.pycache
+        sys.dont_write_bytecode = False
+    else:
+        sys.dont_write_bytecode = True
+    _limit(order)
+    if order.workers == 1:
+        _serve(order, None)
+    else:
+        _supervise(order)
+
+
+def _limit(order: Order) -> None:
+    try:
+        import resource
+    except ImportError:  # Windows has none
+        return
+    wanted = {
+        resource.RLIMIT_AS: order.memory,
+        resource.RLIMIT_FSIZE: order.file_size,
+        resource.RLIMIT_CPU: order.cpu,
+    }
+    for kind, limit in wanted.items():
+        if limit:
+            try:
+                resource.setrlimit(kind, (limit, resource.getrlimit(kind)[1]))
+            except (ValueError, OSError):  # macOS knows no RLIMIT_AS; a lower hard limit is limit enough
+                continue
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _supervise(order: Order) -> None:
+    """Forks the workers around one listening socket, passes signals on, ends when all have ended."""
+    listener = bind(order.listen)
+    listener.listen(2048)
+    workers = []
+    for _ in range(order.workers):
+        pid = os.fork()
+        if pid == 0:
+            _serve(order, listener)
+            os._exit(0)
+        workers.append(pid)
+
+    def forward(signum: int, _frame: object) -> None:
+        for worker in workers:
+            os.kill(worker, signum)
+
+    signal.signal(signal.SIGTERM, forward)
+    signal.signal(signal.SIGINT, forward)
+    codes = [os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]) for worker in workers]
+    sys.exit(max(abs(code) for code in codes))
+
+
+def _serve(order: Order, listener: socket.socket | None) -> None:
+    import uvicorn
+    from uvicorn.config import STARTUP_FAILURE
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            with connect(order.ready) as notice:
+                notice.sendall(b"ready\n")
+
+    host, _, port = order.listen.rpartition(":")
+    unix = "/" in order.listen
+    config = uvicorn.Config(
+        order.app,
+        uds=order.listen if unix else None,
+        host=host if not unix else "127.0.0.1",
+        port=int(port) if not unix else 0,
+        ws="none",
+        access_log=False,
+    )
+    config.load_app()
+    server = Server(config)
+    server.run(sockets=[listener] if listener else None)
+    if not server.started:
+        sys.exit(STARTUP_FAILURE)
+
+
+if __name__ == "__main__":
+    run(Order.from_json(sys.stdin.read()))

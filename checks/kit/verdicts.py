@@ -1,0 +1,80 @@
+"""pytest's terminal reporter while a lesson is graded: one line a check, the verdicts, what to open next."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+import pytest
+from _pytest.terminal import TerminalReporter
+
+from checks.kit import catalogue
+from checks.kit.grading import Grading
+from checks.kit.report import terminal
+from checks.kit.report.model import Outcome, Report
+
+
+class Verdicts(TerminalReporter):
+    """What is not about checks (collection errors, usage, internal errors) stays as pytest shows it."""
+
+    def __init__(self, config: pytest.Config, grading: Grading) -> None:
+        super().__init__(config)
+        self._grading = grading
+        self._out = terminal.console(self._tw._file)
+        self._shown: Report | None = None
+
+    @property
+    def showheader(self) -> bool:
+        return False
+
+    def report_collect(self, final: bool = False) -> None:
+        return
+
+    def pytest_runtest_logstart(self, nodeid: str, location: tuple[str, int | None, str]) -> None:
+        return
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self._tests_ran = True
+        if report.when == "call" or not report.passed:
+            self._add_stats(report.outcome, [report])
+
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        report = self._grading.report
+        if report is not self._shown:
+            self._shown = report
+            terminal.header(self._out, report)
+        terminal.line(self._out, self._grading.result)
+
+    def summary_failures(self) -> None:
+        for report in self._grading.reports.values():
+            terminal.verdicts(self._out, report, in_full=self.verbosity > 0)
+
+    def summary_errors(self) -> None:
+        if any(not hasattr(error, "when") or error.when == "collect" for error in self.stats.get("error", [])):
+            super().summary_errors()
+
+    def short_test_summary(self) -> None:
+        return
+
+    def summary_stats(self) -> None:
+        for report in self._grading.reports.values():
+            terminal.summary(self._out, report, _next_step(report))
+        if not self._grading.reports:
+            super().summary_stats()
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> Generator[None]:
+        self._grading.write_json()
+        return (yield from super().pytest_sessionfinish(session, exitstatus))
+
+
+def _next_step(report: Report) -> str:
+    """The file to open: the learner's own line if a verdict names one, else the lesson's first file to edit."""
+    lesson = catalogue.lesson(report.lesson)
+    if report.passed:
+        following = [known for known in catalogue.lessons() if known.number > lesson.number]
+        ticket = following[0].folder / "README.md" if following else catalogue.ROOT / "README.md"
+        return str(ticket.relative_to(catalogue.ROOT))
+    for result in report.results:
+        if result.outcome is Outcome.FAILED and result.places:
+            return f"{result.places[0].path}:{result.places[0].line}"
+    return f"{report.target}/{lesson.edit[0]}"

@@ -1,0 +1,3 @@
+"""Where the service finds what it needs."""
+
+DATABASE_URL = "postgresql+asyncpg://bookshop:bookshop@localhost:5432/bookshop"

@@ -1,0 +1,38 @@
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+
+
+class BookIn(BaseModel):
+    isbn: str = Field(min_length=10, max_length=17)
+    title: str = Field(min_length=1)
+    author_id: int
+    price_cents: PositiveInt
+    stock: int = Field(default=0, ge=0)
+
+
+class BookOut(BookIn):
+    model_config = ConfigDict(from_attributes=True)
+
+    id: int
+
+
+class LineIn(BaseModel):
+    book_id: int
+    quantity: PositiveInt
+
+
+class OrderIn(BaseModel):
+    customer_id: int
+    lines: list[LineIn] = Field(min_length=1)
+
+
+class OrderOut(BaseModel):
+    id: int
+    customer_id: int
+    total_cents: int
+
+
+class Dashboard(BaseModel):
+    books: int
+    customers: int
+    orders: int
+    revenue_cents: int
