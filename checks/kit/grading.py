@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from checks.kit.catalogue import ROOT, CatalogueError, Lesson
+from checks.kit.catalogue import ROOT, Lesson
+from checks.kit.progress import Progress
 from checks.kit.report.model import Crossing, Finding, Outcome, Refuted, Report, Result
 from checks.kit.report.places import places
 from checks.kit.run import Run
 from checks.kit.service import AppDidNotStart, NoAnswer, UnexpectedAnswer
+from checks.kit.targets import lesson_folder, shown
 
 if TYPE_CHECKING:
     from checks.kit.service import App
@@ -21,16 +23,6 @@ if TYPE_CHECKING:
 
 LOG_TAIL = 12
 """Lines of the app's log that a verdict shows where there is no traceback of the learner's own."""
-
-
-def find_target(name: str) -> Path:
-    """The folder that holds `lesson_NN` folders, or one lesson's folder itself."""
-    if name in ("lessons", "solutions"):
-        return ROOT / name
-    folder = Path(name).resolve()
-    if not folder.is_dir():
-        raise CatalogueError(f"--target {name}: there is no such folder. Give lessons, solutions or a folder.")
-    return folder
 
 
 class Grading:
@@ -44,18 +36,19 @@ class Grading:
         self.seen: Recording | None = None
         self.app: App | None = None
         self._no_start: dict[int, str] = {}
+        self._progress = Progress()
         self._pid = os.getpid()
 
     def begin(self, lesson: Lesson, item: pytest.Item) -> None:
         self.lesson = lesson
-        self.folder = self._folder(lesson)
+        self.folder = lesson_folder(self.target, lesson)
         self.seen = None
         self.app = None
         self.result = Result(name=item.name, title=_title(item))
         if lesson.number not in self.reports:
             notebook = str(lesson.notebook.relative_to(ROOT)) if lesson.notebook.is_file() else ""
             self.reports[lesson.number] = Report(
-                lesson.number, lesson.title, _shown(self.folder), notebook, self.run.server().summary
+                lesson.number, lesson.title, shown(self.folder), notebook, self.run.server().summary
             )
         self.reports[lesson.number].results.append(self.result)
 
@@ -63,14 +56,6 @@ class Grading:
     def report(self) -> Report:
         """The running lesson's report."""
         return self.reports[self.lesson.number]
-
-    def _folder(self, lesson: Lesson) -> Path:
-        inside = self.target / lesson.name
-        if inside.is_dir():
-            return inside
-        if self.target.name in ("lessons", "solutions") and self.target.parent == ROOT:
-            raise CatalogueError(f"{_shown(inside)} is missing. Restore it with: git checkout -- {_shown(inside)}")
-        return self.target
 
     def note(self, sentence: str) -> None:
         """Adds a step to what the check did; the same sentence again is counted instead of repeated."""
@@ -118,6 +103,11 @@ class Grading:
             result.log = _tail(log)
         result.wire = crossings(self.seen) if self.seen else []
         report.longrepr = f"{result.finding.happened}\n\n{result.finding.because}"
+
+    def keep(self) -> None:
+        """Remembers the outcome for the map, if it is the learner's own code that was graded."""
+        if self.folder == self.lesson.folder:
+            self._progress.record(self.lesson.name, self.result.name, self.result.outcome)
 
     def write_json(self) -> None:
         if self.report_json:
@@ -177,10 +167,6 @@ def crossings(seen: Recording) -> list[Crossing]:
 def _title(item: pytest.Item) -> str:
     function = getattr(item, "function", None)
     return " ".join((getattr(function, "__doc__", None) or item.name).split()).rstrip(".")
-
-
-def _shown(folder: Path) -> str:
-    return str(folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder)
 
 
 def _tail(log: str) -> str:

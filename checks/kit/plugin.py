@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from checks.kit import catalogue
-from checks.kit.grading import Grading, find_target
+from checks.kit.grading import Grading
+from checks.kit.targets import find_target
 
 if TYPE_CHECKING:
     from checks.kit.run import Run

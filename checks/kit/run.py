@@ -64,6 +64,8 @@ class Run:
         *,
         env: Mapping[str, str | None] | None = None,
         workers: int | None = None,
+        listen: str = "",
+        events: str = "",
         note: Callable[[str], None] = lambda _: None,
     ) -> AsyncIterator[App]:
         """The app of `folder` against `database` through `wire`. A None in `env` leaves that variable out."""
@@ -80,6 +82,8 @@ class Run:
             env={name: value for name, value in settings.items() if value is not None},
             workers=workers or lesson.workers,
             pycache=STATE / "pycache",
+            listen=listen,
+            events=events,
             note=note,
         ) as app:
             yield app

@@ -43,6 +43,7 @@ class Verdicts(TerminalReporter):
             self._shown = report
             terminal.header(self._out, report)
         terminal.line(self._out, self._grading.result)
+        self._grading.keep()
 
     def summary_failures(self) -> None:
         for report in self._grading.reports.values():

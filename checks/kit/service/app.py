@@ -199,6 +199,8 @@ async def running(
     env: Mapping[str, str],
     workers: int = 1,
     pycache: Path | None = None,
+    listen: str = "",
+    events: str = "",
     note: Callable[[str], None] = lambda _: None,
 ) -> AsyncIterator[App]:
     """The app of `folder`, accepting requests; killed with its whole process group at the end.
@@ -210,7 +212,8 @@ async def running(
     number = next(_numbers)
     log = scratch / f"{number}.log"
     unix = sys.platform != "win32"
-    listen = str(scratch / f"{number}.sock") if unix else f"127.0.0.1:{_free_port()}"
+    if not listen:
+        listen = str(scratch / f"{number}.sock") if unix else f"127.0.0.1:{_free_port()}"
     ready = _Ready(workers)
     address = await ready.open(scratch / f"{number}.ready" if unix else None)
     order = Order(
@@ -220,11 +223,13 @@ async def running(
         listen=listen,
         ready=address,
         env=_environment(env),
+        events=events,
         workers=workers,
         pycache=str(pycache) if pycache else "",
     )
-    transport = httpx.AsyncHTTPTransport(uds=listen) if unix else httpx.AsyncHTTPTransport()
-    base = "http://bookshop" if unix else f"http://{listen}"
+    by_path = "/" in listen
+    transport = httpx.AsyncHTTPTransport(uds=listen) if by_path else httpx.AsyncHTTPTransport()
+    base = "http://bookshop" if by_path else f"http://{listen}"
     process: Process | None = None
     try:
         process = await launcher.launch(order)

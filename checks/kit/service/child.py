@@ -8,10 +8,13 @@ its order from standard input:
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import signal
 import socket
 import sys
+from typing import Any
 
 from checks.kit.service.order import Order, bind, connect
 
@@ -102,10 +105,38 @@ def _serve(order: Order, listener: socket.socket | None) -> None:
         access_log=False,
     )
     config.load_app()
+    if order.events:
+        config.load()
+        config.loaded_app = Announcer(config.loaded_app, connect(order.events))
     server = Server(config)
     server.run(sockets=[listener] if listener else None)
     if not server.started:
         sys.exit(STARTUP_FAILURE)
+
+
+class Announcer:
+    """ASGI: tells when a request arrives and when the first byte of its answer leaves."""
+
+    def __init__(self, app: Any, events: socket.socket) -> None:
+        self._app = app
+        self._events = events
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        request = f"{scope['method']} {scope['path']}"
+        self._tell(request=request)
+
+        async def tell_and_send(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                self._tell(request=request, status=message["status"])
+            await send(message)
+
+        await self._app(scope, receive, tell_and_send)
+
+    def _tell(self, **event: object) -> None:
+        with contextlib.suppress(OSError):
+            self._events.sendall(json.dumps(event).encode() + b"\n")
 
 
 if __name__ == "__main__":

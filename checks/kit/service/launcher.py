@@ -61,25 +61,27 @@ def open_launcher(journal: Journal, environ: Mapping[str, str] = os.environ) -> 
     return SpawnLauncher(journal)
 
 
+adopted: socket.socket | None = None
+"""Control socket of a nursery that somebody else started and goes on using: set by `verify` after its fork."""
+
+
 class WarmLauncher:
     """Talks to a `nursery`, whose imports go on while the grader does other things."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
-        self._ids = itertools.count(1)
+        # several graders may use one nursery, one after the other; their numbers must not meet
+        self._ids = itertools.count(os.getpid() << 20)
         self._starting: dict[int, asyncio.Future[Process]] = {}
         self._running: dict[int, Process] = {}
         self._listening: asyncio.Task[None] | None = None
         self._writer: asyncio.StreamWriter | None = None
-        self._control, theirs = socket.socketpair()
-        self._nursery = subprocess.Popen(
-            [sys.executable, "-m", "checks.kit.service.nursery"],
-            stdin=theirs,
-            cwd=HERE,
-            start_new_session=True,
-        )
-        theirs.close()
-        journal.add(self._nursery.pid)
+        self._nursery: subprocess.Popen[bytes] | None = None
+        if adopted is not None:
+            self._control = adopted
+        else:
+            self._control, self._nursery = start_nursery()
+            journal.add(self._nursery.pid)
 
     async def launch(self, order: Order) -> Process:
         if self._writer is None:
@@ -94,6 +96,8 @@ class WarmLauncher:
         async for line in reader:
             message = json.loads(line)
             number = message["id"]
+            if number not in self._starting and number not in self._running:
+                continue  # of a grader before us
             if "pid" in message:
                 self._journal.add(message["pid"])
                 self._running[number] = Process(message["pid"])
@@ -113,14 +117,25 @@ class WarmLauncher:
         if self._listening is not None:
             with contextlib.suppress(RuntimeError):  # the loop may be closed already
                 self._listening.cancel()
-        if self._writer is not None:
-            with contextlib.suppress(RuntimeError):
-                self._writer.close()
+        if self._nursery is None:
+            return
         with contextlib.suppress(OSError):
             self._control.shutdown(socket.SHUT_RDWR)
         self._control.close()
-        if self._nursery.poll() is None:
-            self._nursery.terminate()
+        self._nursery.terminate()
+
+
+def start_nursery() -> tuple[socket.socket, subprocess.Popen[bytes]]:
+    """A nursery in a session of its own, and the socket that commands it; closing the socket ends it."""
+    control, theirs = socket.socketpair()
+    with theirs:
+        nursery = subprocess.Popen(
+            [sys.executable, "-m", "checks.kit.service.nursery"],
+            stdin=theirs,
+            cwd=HERE,
+            start_new_session=True,
+        )
+    return control, nursery
 
 
 class SpawnLauncher:

@@ -13,6 +13,7 @@ class Order:
 
     `listen` and `ready` are addresses: one with a slash is the path of a Unix socket, any other is host:port.
     Every worker says `ready` once, on a connection of its own, when it accepts requests.
+    `events`, where set, is an address that gets a line of JSON for every request and every answer.
     `memory` and `file_size` are bytes, `cpu` is seconds of processor time; 0 means no limit.
     """
 
@@ -22,6 +23,7 @@ class Order:
     listen: str
     ready: str
     env: dict[str, str] = field(default_factory=dict)
+    events: str = ""
     workers: int = 1
     pycache: str = ""
     memory: int = 2 << 30

@@ -1,0 +1,5 @@
+"""The `workbook` command."""
+
+from checks.kit.cli.main import main
+
+__all__ = ["main"]

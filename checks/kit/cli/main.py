@@ -1,0 +1,142 @@
+"""`workbook`: one small function for each command; what they do lives in the modules beside this one."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from checks.kit import catalogue
+from checks.kit.catalogue import CatalogueError, Lesson
+
+app = typer.Typer(
+    help="The Bookshop workbook: mend an inherited service, lesson by lesson, graded on a live PostgreSQL.",
+    epilog="Start with lessons/lesson_00/README.md, then: pytest checks/lesson_00",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    no_args_is_help=False,
+)
+
+Number = Annotated[int, typer.Argument(help="The lesson's number, such as 1.", metavar="LESSON", show_default=False)]
+Target = Annotated[str, typer.Option(help="Whose code: lessons (yours), solutions, or a folder.")]
+
+
+def main() -> None:
+    """Runs the command line; every error that we foresee ends here as one sentence."""
+    from checks.kit.postgres import PostgresUnavailable
+    from checks.kit.service import AppDidNotStart
+
+    try:
+        app()
+    except (CatalogueError, PostgresUnavailable) as error:
+        sys.exit(f"workbook: {error}")
+    except AppDidNotStart as error:
+        sys.exit(f"{error.log.rstrip()}\n\nworkbook: {error} Its log is above.")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+@app.callback(invoke_without_command=True)
+def overview(context: typer.Context) -> None:
+    """Without a command: the map of the workbook."""
+    if context.invoked_subcommand is None:
+        from checks.kit.cli import overview as module
+
+        module.show()
+
+
+@app.command(epilog="Example: workbook serve 1 --port 8001")
+def serve(
+    number: Number,
+    port: Annotated[int, typer.Option(help="The TCP port of the app on this machine.")] = 8000,
+    target: Target = "lessons",
+) -> None:
+    """Runs a lesson's app with a few books in the shop, and shows what crosses the wire."""
+    from checks.kit.cli import serve as module
+
+    module.serve(catalogue.lesson(number), _folder(target, catalogue.lesson(number)), port)
+
+
+@app.command(epilog="Examples: workbook hint 1; workbook hint 1 test_the_dashboard_is_right; workbook hint 1 --again")
+def hint(
+    number: Number,
+    check: Annotated[str, typer.Argument(help="The check's name, or a part of it; the first red one if left out.")] = "",
+    again: Annotated[bool, typer.Option(help="Show the hints that you had, without a new one.")] = False,
+) -> None:
+    """Says a little about the first red check, and a little more each time."""
+    from checks.kit.cli import hints
+
+    hints.show(catalogue.lesson(number), check, again)
+
+
+@app.command(epilog="Example: workbook reset 1")
+def reset(
+    number: Number,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Puts a lesson back to how it was handed out; what you wrote is kept as a copy."""
+    from checks.kit.cli import files
+
+    files.reset(catalogue.lesson(number), yes)
+
+
+@app.command(epilog="Example: workbook diff 1")
+def diff(
+    number: Number,
+    peek: Annotated[bool, typer.Option(help="Show the solution although the lesson does not pass yet.")] = False,
+) -> None:
+    """Shows how your code differs from the solution, once the lesson passes."""
+    from checks.kit.cli import files
+
+    files.diff(catalogue.lesson(number), peek)
+
+
+@app.command(epilog="Example: workbook psql 1")
+def psql(number: Number) -> None:
+    """Opens psql on a database with the lesson's tables and a few books."""
+    from checks.kit.cli import psql as module
+
+    module.psql(catalogue.lesson(number))
+
+
+@app.command(epilog="Example: workbook doctor")
+def doctor() -> None:
+    """Looks at this machine: what is there, what is missing, and the command that mends it."""
+    from checks.kit.cli import doctor as module
+
+    raise typer.Exit(module.doctor())
+
+
+@app.command(epilog="Examples: workbook verify; workbook verify 0 1 --jobs 4; workbook verify 1 --only wrong_")
+def verify(
+    numbers: Annotated[list[int] | None, typer.Argument(help="Lessons; all if left out.", metavar="LESSON...")] = None,
+    jobs: Annotated[int, typer.Option(help="How many apps are graded at once; 0: cores + 1.")] = 0,
+    only: Annotated[str, typer.Option(help="Only cases whose name holds this, such as `solution` or `wrong_`.")] = "",
+) -> None:
+    """For authors: holds lessons, solutions and variants to what lesson.toml promises."""
+    from checks.kit.cli import verify as module
+
+    chosen = [catalogue.lesson(number) for number in numbers] if numbers else catalogue.lessons()
+    raise typer.Exit(module.verify(chosen, jobs, only))
+
+
+@app.command(epilog="Example: workbook bench 0")
+def bench(
+    number: Number = 0,
+    rounds: Annotated[int, typer.Option(help="How often each side is measured.")] = 5,
+) -> None:
+    """For authors: what the kit costs, against the floor measured beside it."""
+    from checks.kit.cli import bench as module
+
+    module.bench(catalogue.lesson(number), rounds)
+
+
+def _folder(target: str, lesson: Lesson) -> Path:
+    from checks.kit.targets import find_target, lesson_folder
+
+    return lesson_folder(find_target(target), lesson)
+
+

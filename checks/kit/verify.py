@@ -1,0 +1,273 @@
+"""Holds every lesson to what its lesson.toml promises: `workbook verify`.
+
+The lesson as handed out fails exactly the checks that it declares, the solution passes all, and every
+variant is judged as its name says. Apps are graded in parallel, each by a process forked from this one,
+which has imported everything once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import filecmp
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from checks.kit.catalogue import ROOT, STATE, CatalogueError, Lesson
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One app to grade. `fails` are the checks that must fail; all others must pass."""
+
+    lesson: Lesson
+    label: str
+    folder: Path
+    fails: frozenset[str]
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What grading a case showed. `wrong` is empty where the promise held; `log` is what pytest printed."""
+
+    case: Case
+    wrong: list[str]
+    seconds: float
+    log: str = ""
+    results: list[dict[str, Any]] = field(default_factory=list)
+
+
+def faults_on_paper(lesson: Lesson) -> list[str]:
+    """What is wrong with a lesson's files, without running anything."""
+    wrong = []
+    for path in (lesson.folder / "README.md", lesson.solution, lesson.checks_folder, lesson.notebook):
+        if not path.exists():
+            wrong.append(f"{path.relative_to(ROOT)} is missing")
+    wrong += _differences(lesson)
+    wrong += _carried(lesson)
+    for entry in lesson.checks:
+        if entry.unsolved == "fails" and not lesson.hints.get(entry.name):
+            wrong.append(f"{entry.name} has no hint")
+        if entry.unsolved == "fails" and not entry.fault:
+            wrong.append(f"{entry.name} fails unsolved, but lesson.toml names no fault")
+    known = {entry.name for entry in lesson.checks}
+    wrong += [f"hints.toml has {name}, which is no check of this lesson" for name in set(lesson.hints) - known]
+    labels = [path.name for path in variant_folders(lesson)]
+    for kind, least in (("right_", 3), ("wrong_", 5)):
+        if (count := sum(label.startswith(kind) for label in labels)) < least:
+            wrong.append(f"{count} {kind}* variants, at least {least} are needed")
+    wrong += [f"variant {label} is neither right_* nor wrong_*" for label in labels if label[:6] not in ("right_", "wrong_")]
+    return [f"{lesson.name}: {text}" for text in wrong]
+
+
+def _differences(lesson: Lesson) -> list[str]:
+    """The solution differs from the lesson in the files listed under `edit`, and only there."""
+    ignored = {"README.md", "lesson.toml"}
+    ours, theirs = (_files(folder) - ignored for folder in (lesson.folder, lesson.solution))
+    changed = {
+        name
+        for name in ours | theirs
+        if name not in ours or name not in theirs or not filecmp.cmp(lesson.folder / name, lesson.solution / name, False)
+    }
+    wrong = [f"{name} differs in the solution, but `edit` does not list it" for name in sorted(changed - set(lesson.edit))]
+    return wrong + [f"`edit` lists {name}, but the solution does not change it" for name in set(lesson.edit) - changed]
+
+
+def _carried(lesson: Lesson) -> list[str]:
+    before = ROOT / "solutions" / f"lesson_{lesson.number - 1:02}"
+    return [
+        f"{name} is not the file of the previous solution, as `carries` says"
+        for name in lesson.carries
+        if not (before / name).is_file() or not filecmp.cmp(before / name, lesson.folder / name, False)
+    ]
+
+
+def _files(folder: Path) -> set[str]:
+    return {
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+def variant_folders(lesson: Lesson) -> list[Path]:
+    return sorted(path.parent for path in (lesson.checks_folder / "variants").glob("*/variant.toml"))
+
+
+def cases(lesson: Lesson, scratch: Path) -> Iterator[Case]:
+    """The lesson, its solution and its variants; variants are put together under `scratch`."""
+    unsolved = frozenset(entry.name for entry in lesson.checks if entry.unsolved == "fails")
+    yield Case(lesson, "as handed out", lesson.folder, unsolved)
+    yield Case(lesson, "solution", lesson.solution, frozenset())
+    for folder in variant_folders(lesson):
+        yield Case(lesson, folder.name, *_variant(lesson, folder, scratch))
+
+
+def _variant(lesson: Lesson, folder: Path, scratch: Path) -> tuple[Path, frozenset[str]]:
+    """A variant is a small overlay on the lesson or, with `on = "solution"`, on the solution."""
+    raw = tomllib.loads((folder / "variant.toml").read_text(encoding="utf-8"))
+    if unknown := set(raw) - {"about", "on", "fails"}:
+        raise CatalogueError(f"{folder / 'variant.toml'}: unknown key {sorted(unknown)[0]!r}")
+    base = {"lesson": lesson.folder, "solution": lesson.solution}.get(raw.get("on", "lesson"))
+    fails = frozenset(raw.get("fails", ()))
+    if base is None or bool(fails) == folder.name.startswith("right_"):
+        raise CatalogueError(
+            f"{folder / 'variant.toml'}: `on` is 'lesson' or 'solution'; a wrong_* names in `fails` the checks "
+            "that it fails, a right_* has no `fails`."
+        )
+    target = scratch / lesson.name / folder.name
+    shutil.copytree(base, target, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(folder, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("variant.toml", "__pycache__"))
+    return target, fails
+
+
+def verify(
+    chosen: list[Lesson], jobs: int, tell: Callable[[Outcome, int, int], None], only: str = ""
+) -> list[Outcome]:
+    """Grades every case; `tell(outcome, done, total)` is called as each one ends."""
+    with tempfile.TemporaryDirectory(prefix="verify-") as folder:
+        scratch = Path(folder)
+        todo = [case for lesson in chosen for case in cases(lesson, scratch) if only in case.label]
+        outcomes: list[Outcome] = []
+        for case, seconds, printed, results in _grade_all(todo, jobs, scratch):
+            outcome = Outcome(case, _judge(case, results), seconds, printed, results)
+            outcomes.append(outcome)
+            tell(outcome, len(outcomes), len(todo))
+        return outcomes
+
+
+def _judge(case: Case, results: list[dict[str, Any]]) -> list[str]:
+    if not results:
+        return ["was not graded to the end"]
+    seen = {result["name"]: result["outcome"] for result in results}
+    declared = {entry.name for entry in case.lesson.checks}
+    wrong = [f"lesson.toml does not list {name}" for name in seen.keys() - declared]
+    wrong += [f"lesson.toml lists {name}, which does not exist" for name in declared - seen.keys()]
+    wrong += [f"{name} must fail, but {outcome}" for name, outcome in seen.items() if name in case.fails and outcome != "failed"]
+    wrong += [f"{name} must pass, but {outcome}" for name, outcome in seen.items() if name not in case.fails and outcome != "passed"]
+    return wrong + [f"{name} is to fail, but is no check" for name in case.fails - seen.keys()]
+
+
+Graded = tuple[Case, float, str, list[dict[str, Any]]]
+
+
+def _grade_all(todo: list[Case], jobs: int, scratch: Path) -> Iterator[Graded]:
+    if hasattr(os, "fork"):
+        yield from _grade_warm(todo, jobs, scratch)
+        return
+    for number, case in enumerate(todo):  # without fork: one interpreter after another
+        began = time.perf_counter()
+        report = scratch / f"{number}.json"
+        done = subprocess.run([sys.executable, "-m", "pytest", *_arguments(case, report)], cwd=ROOT, capture_output=True)
+        yield case, time.perf_counter() - began, done.stdout.decode(errors="replace"), _results(report)
+
+
+def _grade_warm(todo: list[Case], jobs: int, scratch: Path) -> Iterator[Graded]:
+    from checks.kit.postgres import find
+    from checks.kit.service.launcher import start_nursery
+
+    server = find(ROOT, os.environ)  # holds the server up from the first case to the last
+    nurseries = [start_nursery() for _ in range(min(jobs, len(todo)))]
+    _import_once()
+    free = [control for control, _ in nurseries]
+    running: dict[int, tuple[int, float, socket.socket]] = {}
+    waiting = list(enumerate(todo))
+    try:
+        while waiting or running:
+            while waiting and free:
+                number, case = waiting.pop(0)
+                control = free.pop()
+                pid = _fork(case, scratch / str(number), control)
+                running[pid] = (number, time.perf_counter(), control)
+            pid, _ = os.waitpid(-1, 0)
+            if pid not in running:
+                continue
+            number, began, control = running.pop(pid)
+            free.append(control)
+            seconds = time.perf_counter() - began
+            printed = (scratch / f"{number}.log").read_text(encoding="utf-8", errors="replace")
+            yield todo[number], seconds, printed, _results(scratch / f"{number}.json")
+    finally:
+        for pid in running:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+        for control, nursery in nurseries:
+            control.close()
+            nursery.wait()
+        server.close()
+
+
+def _import_once() -> None:
+    """What every grader needs, imported before the forks."""
+    import asyncpg  # noqa: F401
+    import httpx  # noqa: F401
+    import pytest_asyncio.plugin  # noqa: F401
+    import rich.console
+    import rich.padding
+    import rich.table  # noqa: F401
+
+    import checks.kit.plugin
+    import checks.kit.shop
+    import checks.kit.verdicts
+    import checks.kit.wire  # noqa: F401
+
+
+def _fork(case: Case, out: Path, control: socket.socket) -> int:
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        import pytest
+
+        from checks.kit.service import launcher
+
+        os.setpgid(0, 0)
+        launcher.adopted = control
+        log = os.open(f"{out}.log", os.O_WRONLY | os.O_CREAT, 0o600)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.chdir(ROOT)
+        code = int(pytest.main(_arguments(case, Path(f"{out}.json"))))
+        sys.stdout.flush()
+    except BaseException:
+        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+    finally:
+        os._exit(code)
+
+
+def _arguments(case: Case, report: Path) -> list[str]:
+    checks = str(case.lesson.checks_folder)
+    return [checks, "--target", str(case.folder), "--report-json", str(report), "-p", "no:cacheprovider", "-v"]
+
+
+def _results(report: Path) -> list[dict[str, Any]]:
+    try:
+        reports = json.loads(report.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return []
+    return list(reports[0]["results"]) if reports else []
+
+
+def keep_logs(outcomes: list[Outcome]) -> Path | None:
+    """Writes what pytest printed for each case that broke its promise; None if all held."""
+    folder = STATE / "verify"
+    shutil.rmtree(folder, ignore_errors=True)
+    broken = [outcome for outcome in outcomes if outcome.wrong]
+    for outcome in broken:
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"{outcome.case.lesson.name}-{outcome.case.label.replace(' ', '_')}.log"
+        (folder / name).write_text(outcome.log, encoding="utf-8")
+    return folder if broken else None

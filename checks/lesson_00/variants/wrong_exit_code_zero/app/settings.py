@@ -1,0 +1,21 @@
+"""Settings come from the environment; without them the service does not start."""
+
+import sys
+
+from pydantic import PostgresDsn, ValidationError
+from pydantic_settings import BaseSettings
+
+
+class Settings(BaseSettings):
+    database_url: PostgresDsn
+
+
+def load_settings() -> Settings:
+    """Reads the settings, or ends the process with one line that names what is wrong."""
+    try:
+        return Settings()  # type: ignore[call-arg]  # filled from the environment
+    except ValidationError as error:
+        # names and reasons only: the value that is wrong may hold a password
+        problems = "; ".join(f"{str(item['loc'][0]).upper()}: {item['msg']}" for item in error.errors())
+        print(f"The service cannot start. {problems}", file=sys.stderr)
+        sys.exit(0)

@@ -1,0 +1,38 @@
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TypedDict
+
+from fastapi import FastAPI, HTTPException, Request
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.database import open_engine, ping
+from app.settings import load_settings
+
+settings = load_settings()
+
+
+class State(TypedDict):
+    engine: AsyncEngine
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[State]:
+    engine = None
+    try:
+        yield {"open": lambda: open_engine(str(settings.database_url))}
+    finally:
+        pass
+
+
+app = FastAPI(title="Bookshop", lifespan=lifespan)
+
+
+@app.get("/health")
+async def health(request: Request) -> dict[str, str]:
+    try:
+        async with request.state.open() as engine:
+            await ping(engine)
+    except (SQLAlchemyError, OSError) as error:  # asyncpg reports a refused connection as OSError
+        raise HTTPException(503, "database unreachable") from error
+    return {"status": "ok"}

@@ -1,0 +1,32 @@
+import asyncio
+
+from fastapi import APIRouter, HTTPException
+from sqlalchemy.exc import IntegrityError
+
+from app.database import Session, commit
+from app.models import Book
+from app.schemas import BookIn, BookOut
+
+router = APIRouter(prefix="/books")
+
+
+@router.post("", status_code=201)
+async def create_book(body: BookIn, session: Session) -> BookOut:
+    try:
+        if True:
+            book = Book(**body.model_dump())
+            session.add(book)
+            await session.flush()
+            created = BookOut.model_validate(book)
+    except IntegrityError as error:
+        raise HTTPException(409, "this ISBN is taken, or the author is unknown") from error
+    asyncio.create_task(commit(session))
+    return created
+
+
+@router.get("/{book_id}")
+async def read_book(book_id: int, session: Session) -> BookOut:
+    book = await session.get(Book, book_id)
+    if book is None:
+        raise HTTPException(404, "no such book")
+    return BookOut.model_validate(book)
