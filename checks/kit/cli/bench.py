@@ -1,0 +1,177 @@
+"""`workbook bench`: what the kit costs, as ratios against a floor measured beside it in the same run."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from checks.kit.catalogue import ROOT, Lesson
+from checks.kit.report import terminal
+from checks.kit.run import Run
+
+
+def bench(lesson: Lesson, rounds: int) -> None:
+    """Prints each measurement with its limit; a number over its limit is marked, and nothing fails."""
+    out = terminal.console()
+    run = Run()
+    try:
+        out.print(f"Lesson {lesson.number:02}, {rounds} rounds, medians; {run.server().summary}\n", style="bold")
+        url = asyncio.run(_plain_url(run, lesson))
+        floors, grades = [], []
+        for _ in range(rounds):  # side by side, so that both see the same machine
+            floors.append(_uvicorn_alone(lesson, url))
+            grades.append(_graded(lesson))
+        _row(out, "uvicorn alone: import the solution, answer once", statistics.median(floors))
+        _row(out, f"pytest checks/{lesson.name}: cold to verdict", statistics.median(grades))
+        _ratio(out, "cold to verdict / uvicorn alone", statistics.median(grades) / statistics.median(floors), 1.6)
+    finally:
+        run.close()
+    run = Run()
+    try:
+        for name, direct, tapped in asyncio.run(_statements(run)):
+            _row(out, f"{name}, direct", direct)
+            _row(out, f"{name}, through the tap", tapped)
+            _ratio(out, "tap / direct", tapped / direct, 1.25)
+    finally:
+        run.close()
+
+
+def _row(out: Any, what: str, seconds: float) -> None:
+    shown = f"{seconds * 1e6:.0f} µs" if seconds < 0.01 else f"{seconds:.2f} s"
+    out.print(f"  {what:<62} {shown:>9}")
+
+
+def _ratio(out: Any, what: str, ratio: float, limit: float) -> None:
+    good = ratio <= limit
+    text = f"{'✓' if good else '✗'} {what:<62} {ratio:>8.2f}x  (limit {limit}x)\n"
+    out.print(text, style="green" if good else "bold red")
+
+
+async def _plain_url(run: Run, lesson: Lesson) -> str:
+    """A URL that asyncpg takes without a tap; the app is asked for its API document only."""
+    database = await run.database(lesson, lesson.solution)
+    url = database.url("127.0.0.1", 1)
+    await run.aclose()
+    return url
+
+
+def _uvicorn_alone(lesson: Lesson, url: str) -> float:
+    """Seconds from starting `uvicorn` to the first byte of an answer of the solution."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
+        path = f"{scratch}/app.sock"
+        environ = os.environ | {"DATABASE_URL": url} | dict(lesson.env)
+        command = [sys.executable, "-m", "uvicorn", lesson.app, "--uds", path, "--log-level", "critical"]
+        began = time.perf_counter()
+        process = subprocess.Popen(command, cwd=lesson.solution, env=environ)
+        try:
+            while True:
+                try:
+                    with socket.socket(socket.AF_UNIX) as client:
+                        client.connect(path)
+                        client.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: bench\r\n\r\n")
+                        client.recv(1)
+                        return time.perf_counter() - began
+                except (FileNotFoundError, ConnectionRefusedError):
+                    time.sleep(0.002)
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _graded(lesson: Lesson) -> float:
+    command = [sys.executable, "-m", "pytest", f"checks/{lesson.name}", "--target", "solutions"]
+    began = time.perf_counter()
+    done = subprocess.run(command, cwd=ROOT, capture_output=True)
+    seconds = time.perf_counter() - began
+    if done.returncode:
+        raise SystemExit(done.stdout.decode(errors="replace"))
+    return seconds
+
+
+async def _statements(run: Run) -> list[tuple[str, float, float]]:
+    """(what, seconds direct, seconds through the tap) of one statement: bare driver, and an ORM query."""
+    import asyncpg
+
+    from checks.kit.wire import open_tap
+
+    server = run.server()
+    rows = []
+    async with server.database(SCHEMA, "bench") as database, open_tap(server.address) as wire:
+        address = server.address
+        direct = await asyncpg.connect(
+            host=address.host, port=address.port, user=database.role, password=database.password, database=database.name
+        )
+        tapped = await asyncpg.connect(database.url(wire.host, wire.port, scheme="postgresql"))
+        query = "SELECT * FROM books WHERE id = $1"
+        rows.append(("SELECT by key, asyncpg", *await _alternate(lambda: direct.fetchrow(query, 7), lambda: tapped.fetchrow(query, 7))))
+        await direct.close()
+        await tapped.close()
+        async with _orm(_direct_url(database, address)) as one, _orm(database.url(wire.host, wire.port)) as two:
+            rows.append(("session, SELECT by key, commit: SQLAlchemy", *await _alternate(one, two)))
+    return rows
+
+
+SCHEMA = """
+CREATE TABLE books (id bigint PRIMARY KEY, isbn text, title text, price_cents int, stock int);
+INSERT INTO books SELECT n, n::text, 'Book ' || n, n, n FROM generate_series(1, 1000) n;
+"""
+
+
+def _direct_url(database: Any, address: Any) -> str:
+    if not address.host.startswith("/"):
+        return str(database.url(address.host, address.port))
+    base = database.url("unused", address.port)
+    return str(base).replace(f"@unused:{address.port}/", "@/") + f"?host={address.host}&port={address.port}"
+
+
+class _orm:
+    """An async context manager that yields one unit of work as a callable."""
+
+    def __init__(self, url: str) -> None:
+        from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+
+        self._engine = create_async_engine(url)
+        self._sessions = async_sessionmaker(self._engine)
+
+    async def __aenter__(self) -> Callable[[], Awaitable[object]]:
+        from sqlalchemy import text
+
+        query = text("SELECT * FROM books WHERE id = :id")
+
+        async def unit() -> None:
+            async with self._sessions() as session:
+                (await session.execute(query, {"id": 7})).one()
+                await session.commit()
+
+        return unit
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._engine.dispose()
+
+
+async def _alternate(
+    one: Callable[[], Awaitable[object]], two: Callable[[], Awaitable[object]], rounds: int = 40, batch: int = 50
+) -> tuple[float, float]:
+    """Medians of the time for one call, measured in alternating batches."""
+    for _ in range(batch):
+        await one()
+        await two()
+    spent: tuple[list[float], list[float]] = ([], [])
+    for _ in range(rounds):
+        for call, times in zip((one, two), spent, strict=True):
+            began = time.perf_counter()
+            for _ in range(batch):
+                await call()
+            times.append((time.perf_counter() - began) / batch)
+    return statistics.median(spent[0]), statistics.median(spent[1])
+
+
+

@@ -1,0 +1,161 @@
+"""`workbook doctor`: what this machine has, what is missing, and the command that mends it."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+
+from checks.kit import catalogue
+from checks.kit.catalogue import ROOT, STATE
+from checks.kit.report import terminal
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`ok` None: not there, and not needed either; `mend` is the command to type."""
+
+    ok: bool | None
+    text: str
+    mend: str = ""
+
+
+def doctor() -> int:
+    """Prints every finding; the exit code is 1 if something that every lesson needs is missing."""
+    out = terminal.console()
+    bad = False
+    for look in (python, packages, lessons, postgres, disk, port, docker, pgbouncer, sandbox, notebooks):
+        finding = look()
+        symbol, style = {True: ("✓", "green"), False: ("✗", "bold red"), None: ("–", "dim")}[finding.ok]
+        out.print(f"{symbol} {finding.text}", style=style, soft_wrap=True)
+        if finding.mend:
+            out.print(f"    {finding.mend}", style="cyan", soft_wrap=True)
+        bad = bad or finding.ok is False
+    out.print("\nSomething is missing." if bad else "\nAll that the lessons need is here.", style="bold")
+    return int(bad)
+
+
+def python() -> Finding:
+    version = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info < (3, 11):
+        return Finding(False, f"Python {version}: 3.11 or newer is needed", "uv python install 3.13")
+    return Finding(True, f"Python {version} on {sys.platform}")
+
+
+def packages() -> Finding:
+    """Compares what is installed with what pyproject.toml pins."""
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wrong = []
+    for pin in project["dependencies"]:
+        name, _, version = pin.partition("==")
+        name = name.partition("[")[0]
+        try:
+            there = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            there = "missing"
+        if there != version:
+            wrong.append(f"{name} {there} (pinned: {version})")
+    if wrong:
+        return Finding(False, "Packages differ from pyproject.toml: " + ", ".join(wrong), "uv sync")
+    names = ("fastapi", "sqlalchemy", "asyncpg", "pytest")
+    return Finding(True, "Packages as pinned: " + ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names))
+
+
+def lessons() -> Finding:
+    try:
+        return Finding(True, f"{len(catalogue.lessons())} lessons in {ROOT}")
+    except catalogue.CatalogueError as error:
+        return Finding(False, str(error))
+
+
+def postgres() -> Finding:
+    """Really connects, through the tap, as a check does."""
+    from checks.kit.postgres import PostgresUnavailable, find
+    from checks.kit.wire import open_tap
+
+    async def ask() -> str:
+        import asyncpg
+
+        async with server.database("CREATE TABLE probe (id int)", "doctor") as database, open_tap(server.address) as wire:
+            connection = await asyncpg.connect(database.url(wire.host, wire.port, scheme="postgresql"))
+            try:
+                return str(await connection.fetchval("SHOW server_version"))
+            finally:
+                await connection.close()
+
+    began = time.perf_counter()
+    try:
+        server = find(ROOT, os.environ)
+    except PostgresUnavailable as error:
+        return Finding(False, f"PostgreSQL: {error}")
+    try:
+        version = asyncio.run(ask())
+    except PostgresUnavailable as error:
+        return Finding(False, f"PostgreSQL: {error}")
+    finally:
+        server.close()
+    seconds = time.perf_counter() - began
+    return Finding(True, f"PostgreSQL {version} answers through the tap after {seconds:.1f} s: {server.summary}")
+
+
+def disk() -> Finding:
+    place = STATE if STATE.exists() else ROOT
+    free = shutil.disk_usage(place).free
+    if free < 500 << 20:
+        return Finding(False, f"Only {free >> 20} MB free below {place}; 500 MB are needed", "Free some space.")
+    return Finding(True, f"{free >> 30} GB free for .workbook")
+
+
+def port() -> Finding:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", 8000))
+        except OSError:
+            return Finding(None, "Port 8000 is taken; `workbook serve` wants another one", "workbook serve 0 --port 8001")
+    return Finding(True, "Port 8000 is free for `workbook serve`")
+
+
+def docker() -> Finding:
+    if shutil.which("docker") is None:
+        return Finding(None, "Docker is not installed; the embedded PostgreSQL needs none")
+    try:
+        done = subprocess.run(["docker", "info"], capture_output=True, timeout=10)
+    except subprocess.TimeoutExpired:
+        return Finding(None, "Docker is installed, but its engine does not answer")
+    if done.returncode:
+        return Finding(None, "Docker is installed, but no engine runs; the embedded PostgreSQL needs none")
+    return Finding(True, "Docker answers: WORKBOOK_POSTGRES=docker and =compose can be used")
+
+
+def pgbouncer() -> Finding:
+    return _optional("pgbouncer", "lesson 16 uses it", "apt-get install pgbouncer   or   brew install pgbouncer")
+
+
+def sandbox() -> Finding:
+    if sys.platform != "linux":
+        return Finding(None, "bubblewrap is for Linux; instructors who grade elsewhere have limits only")
+    return _optional("bwrap", "instructors grade submissions in it", "apt-get install bubblewrap")
+
+
+def notebooks() -> Finding:
+    if importlib.util.find_spec("jupyterlab") is None:
+        return Finding(False, "JupyterLab is missing", "uv sync")
+    return Finding(True, "JupyterLab for the notebooks: jupyter lab notebooks")
+
+
+def _optional(program: str, use: str, mend: str) -> Finding:
+    if path := shutil.which(program):
+        return Finding(True, f"{program}: {path}")
+    return Finding(None, f"{program} is not installed; {use}", mend)
+
+
