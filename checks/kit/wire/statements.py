@@ -1,0 +1,107 @@
+"""What a statement is, and whose it is: the author's, the driver's, or transaction control."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+CONTROL = frozenset(
+    "BEGIN START COMMIT END ROLLBACK ABORT SAVEPOINT RELEASE SET SHOW RESET DISCARD DEALLOCATE PREPARE".split()
+)
+"""Verbs that steer a session or a transaction and touch no data."""
+
+CHANGING = frozenset("INSERT UPDATE DELETE MERGE COPY TRUNCATE CALL DO CREATE ALTER DROP".split())
+"""Verbs that make something durable when they run outside an explicit transaction."""
+
+_COMMENT = re.compile(r"\s+|--[^\n]*(?:\n|$)|/\*.*?\*/|;|\(", re.DOTALL)
+_WORD = re.compile(r"[A-Za-z]+")
+_CHANGING_CTE = re.compile(r"\b(?:INSERT\s+INTO|UPDATE|DELETE\s+FROM|MERGE\s+INTO)\b", re.IGNORECASE)
+_DRIVER = re.compile(
+    r"""
+      \A\s*;?\s*\Z                                       # SQLAlchemy's pre-ping on asyncpg
+    | \A\s*select\s+pg_catalog\.version\(\)              # SQLAlchemy, first connection
+    | \A\s*select\s+current_schema\(\)
+    | \A\s*show\s+(?:transaction\s+isolation\s+level|standard_conforming_strings)
+    | \bpg_catalog\.pg_type\b | \bpg_type\s+(?:AS\s+)?t\b | \btypeinfo_tree\b   # types, asyncpg and psycopg
+    | \A\s*SELECT\s+pg_advisory_unlock_all\(\)           # asyncpg's pool, on release
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerError:
+    """What PostgreSQL answered instead of a result."""
+
+    sqlstate: str
+    message: str
+
+
+@dataclass(slots=True, eq=False)
+class Statement:
+    """One execution of a statement.
+
+    `started` and `finished` are seconds of time.perf_counter, at the tap; `finished` is None until the
+    answer is complete. `size` is the bytes of its rows. `in_transaction` says whether an explicit transaction was
+    open, or on its way, when it was sent. `simple`: sent as a simple query, which may hold several commands. `skipped`: PostgreSQL ignored it after an error before it.
+    """
+
+    connection: int
+    text: str
+    started: float
+    parameters: int = 0
+    in_transaction: bool = False
+    simple: bool = False
+    finished: float | None = None
+    rows: int = 0
+    size: int = 0
+    tag: str = ""
+    error: ServerError | None = None
+    skipped: bool = False
+    held: bool = False
+
+    @property
+    def verb(self) -> str:
+        """The first keyword in capitals, comments left out; empty for an empty statement."""
+        return _verb(self.text)
+
+    @property
+    def driver(self) -> bool:
+        """Sent by the driver or by SQLAlchemy for their own needs, not on behalf of the author."""
+        return _is_driver(self.text)
+
+    @property
+    def commits(self) -> bool:
+        """Makes work durable: COMMIT, or a change outside an explicit transaction."""
+        if self.verb in ("COMMIT", "END"):
+            return True
+        if self.in_transaction:
+            return False
+        return self.verb in CHANGING or (self.verb == "WITH" and bool(_CHANGING_CTE.search(self.text)))
+
+    @property
+    def data(self) -> bool:
+        """What an author calls "my statement": reads or changes data."""
+        return not self.driver and self.verb not in CONTROL
+
+
+def committing(statement: Statement) -> bool:
+    """For `wire.hold`: every statement that makes work durable."""
+    return statement.commits
+
+
+@lru_cache(maxsize=4096)
+def _verb(text: str) -> str:
+    position = 0
+    while match := _COMMENT.match(text, position):
+        if match.end() == position:
+            break
+        position = match.end()
+    word = _WORD.match(text, position)
+    return word.group().upper() if word else ""
+
+
+@lru_cache(maxsize=4096)
+def _is_driver(text: str) -> bool:
+    return _DRIVER.search(text) is not None
