@@ -152,17 +152,13 @@ async def wire(run: Run, grading: Grading) -> AsyncIterator[Wire]:
 
 
 @pytest.fixture
-async def shop(run: Run, grading: Grading) -> AsyncIterator[Shop]:
+async def shop(run: Run, grading: Grading) -> Shop:
     """The Bookshop's database, empty: puts rows in and looks at what is there."""
     from checks.kit.shop import Shop
 
     database = await run.database(grading.lesson, grading.folder)
     await database.reset()
-    connection = await database.connect()
-    try:
-        yield Shop(database, connection, grading.note)
-    finally:
-        await connection.close()
+    return Shop(database, grading.note)
 
 
 @pytest.fixture

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import asyncpg
-
     from checks.kit.postgres import Database
 
 
@@ -24,9 +22,9 @@ class Stock:
 class Shop:
     """Rows are written with the administrator's connection, beside the tap: nothing here shows on the wire."""
 
-    def __init__(self, database: Database, connection: asyncpg.Connection[Any], note: Callable[[str], None]) -> None:
+    def __init__(self, database: Database, note: Callable[[str], None] = lambda _: None) -> None:
         self.database = database
-        self._connection = connection
+        self._connection = database.admin
         self._note = note
 
     async def has(self, *, authors: int = 0, books: int = 0, customers: int = 0, stock: int = 100) -> Stock:

@@ -33,9 +33,7 @@ async def _psql(run: Run, lesson: Lesson) -> None:
         raise CatalogueError("psql is not installed. On Debian: apt-get install postgresql-client")
     database = await run.database(lesson, lesson.folder)
     await database.reset()
-    connection = await database.connect()
-    await fill(lesson, Shop(database, connection, lambda _: None))
-    await connection.close()
+    await fill(lesson, Shop(database))
     async with open_tap(server.address) as wire:  # so that psql needs neither TLS settings nor a socket path
         terminal.console().print(f"{lesson.name} on {server.summary}. \\d lists the tables, \\q leaves.", style="dim")
         url = database.url(wire.host, wire.port, scheme="postgresql")

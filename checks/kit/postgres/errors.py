@@ -1,0 +1,7 @@
+"""What can be wrong with a server, said in one sentence with the next step."""
+
+from __future__ import annotations
+
+
+class PostgresUnavailable(Exception):
+    """No server that the workbook could use; the message names the cause and the command to type."""

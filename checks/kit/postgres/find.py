@@ -1,0 +1,106 @@
+"""Chooses among the four sources of a server, and makes sure that the one chosen can be used."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import quote
+
+from checks.kit.postgres.errors import PostgresUnavailable
+from checks.kit.postgres.server import Rights, Server
+from checks.kit.postgres.source import Source, from_url
+
+OLDEST = 15
+"""The oldest major version that the kit's own statements run on; the lessons are measured on 18."""
+
+
+def find(root: Path, environ: Mapping[str, str]) -> Server:
+    """Finds or starts a server; blocks until it can be used, and may be called in any thread.
+
+    `DATABASE_URL` wins; else `WORKBOOK_POSTGRES` names `compose` or `docker`; else the embedded server,
+    with its data below `root`/.workbook. Raises PostgresUnavailable.
+    """
+    if url := environ.get("DATABASE_URL"):
+        advice = "Start it, mend the URL, or unset DATABASE_URL to use the embedded PostgreSQL."
+        return _checked(from_url(url, "DATABASE_URL", advice), advice)
+    choice = environ.get("WORKBOOK_POSTGRES", "embedded")
+    if choice == "embedded":
+        from checks.kit.postgres.embedded import start
+
+        return Server(start(root), Rights(superuser=True, createdb=True, createrole=True), "18")
+    if choice == "compose":
+        return _checked(_compose(root, environ), "Start it with: docker compose up -d --wait")
+    if choice == "docker":
+        from checks.kit.postgres.docker import start_container
+
+        source = start_container()
+        try:
+            return _checked(source, "Look at it with: docker ps -a")
+        except BaseException:
+            source.let_go()
+            raise
+    raise PostgresUnavailable(
+        f"WORKBOOK_POSTGRES is {choice!r}. It may be: embedded (the default), compose, docker. "
+        "For a server of your own set DATABASE_URL instead."
+    )
+
+
+def _compose(root: Path, environ: Mapping[str, str]) -> Source:
+    from dotenv import dotenv_values
+
+    settings = {**dotenv_values(root / ".env"), **environ}  # compose, too, lets the environment win
+    port = settings.get("WORKBOOK_POSTGRES_PORT") or "54318"
+    password = settings.get("WORKBOOK_POSTGRES_PASSWORD") or "bookshop"
+    url = f"postgresql://bookshop:{quote(password, safe='')}@127.0.0.1:{port}/bookshop?sslmode=disable"
+    name = "the server of compose.yaml"
+    return from_url(url, name, "Start it with: docker compose up -d --wait")
+
+
+def _checked(source: Source, advice: str) -> Server:
+    """Connects once, so that everything that can be wrong is said before the first check."""
+    import asyncpg
+
+    where = f"{source.address.host}:{source.address.port}"
+    try:
+        rights, version = asyncio.run(_look(source))
+    except (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError) as error:
+        raise PostgresUnavailable(
+            f"The server at {where} does not let the role {source.user!r} of {source.name} in: {error}. "
+            "Mend user and password; special characters are written as %40 for @, %2F for /, %25 for %."
+        ) from None
+    except asyncpg.InvalidCatalogNameError:
+        raise PostgresUnavailable(
+            f"The server at {where} has no database {source.maintenance!r}, which {source.name} names. "
+            f'Create it (CREATE DATABASE "{source.maintenance}";) or name another, such as postgres.'
+        ) from None
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+        raise PostgresUnavailable(
+            f"The server at {where}, which {source.name} names, cannot be used: {error or type(error).__name__}. {advice}"
+        ) from None
+    if int(version) < OLDEST:
+        raise PostgresUnavailable(
+            f"The server at {where} is PostgreSQL {version}; {OLDEST} or newer is needed, and 18 is what the "
+            "lessons are measured on. Unset DATABASE_URL to use the embedded one."
+        )
+    if not (rights.superuser or rights.createdb):
+        raise PostgresUnavailable(
+            f"The role {source.user!r} may not create databases at {where}, and every lesson needs one of its own. "
+            f'As a superuser, type: ALTER ROLE "{source.user}" CREATEDB;'
+        )
+    return Server(source, rights, version)
+
+
+async def _look(source: Source) -> tuple[Rights, str]:
+    from checks.kit.postgres.server import connect
+
+    connection = await connect(source, source.maintenance)
+    try:
+        row = await connection.fetchrow(
+            "SELECT rolsuper, rolcreatedb, rolcreaterole FROM pg_roles WHERE rolname = current_user"
+        )
+        version = await connection.fetchval("SELECT current_setting('server_version_num')::int / 10000")
+        return Rights(*row), str(version)
+    finally:
+        await connection.close()
+

@@ -1,0 +1,214 @@
+"""A live server and the databases that a run makes on it."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from checks.kit.postgres.address import Address
+from checks.kit.postgres.source import Source
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import asyncpg
+
+MARK = "made by the Bookshop workbook, kept from"
+"""Stands in the comment of every database that we make, before the database that holds its run's lock."""
+
+ROLES, TEMPLATES = 0x626F6F6B, 0x626F6F6C
+"""Keys of the advisory locks under which the role and the templates are made, one run at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """What the administrator's role may do."""
+
+    superuser: bool
+    createdb: bool
+    createrole: bool
+
+
+class Server:
+    """A server that is there until `close`."""
+
+    def __init__(self, source: Source, rights: Rights, version: str) -> None:
+        self._source = source
+        self._rights = rights
+        self._version = version
+
+    @property
+    def summary(self) -> str:
+        """One line: which PostgreSQL this is."""
+        return f"PostgreSQL {self._version}, {self._source.name}"
+
+    @property
+    def address(self) -> Address:
+        return self._source.address
+
+    @property
+    def binaries(self) -> Path | None:
+        """The folder with this server's own psql and pgbench, where there is one."""
+        return self._source.binaries
+
+    async def connect(self, database: str | None = None) -> asyncpg.Connection[Any]:
+        """A connection as administrator, beside the tap."""
+        return await connect(self._source, database or self._source.maintenance)
+
+    @asynccontextmanager
+    async def database(self, schema: str, label: str) -> AsyncIterator[Database]:
+        """A fresh database with `schema` loaded, owned by an ordinary role; dropped when the block ends.
+
+        It is cloned from a template that is made once for each schema. While the block lasts, a connection
+        of ours holds an advisory lock; a database whose lock is free belongs to a run that died, and goes.
+        """
+        guard = await self.connect()
+        database: Database | None = None
+        try:
+            role, password = await self._role(guard)
+            await sweep(guard, self._source.maintenance)
+            template = await self._template(guard, schema, role, password)
+            token = secrets.token_hex(8)
+            await guard.execute("SELECT pg_advisory_lock($1)", _key(token))
+            name = f"workbook_{label}_{token}"
+            await guard.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" OWNER "{role}"')
+            await guard.execute(f"COMMENT ON DATABASE \"{name}\" IS '{MARK} {_quoted(self._source.maintenance)}'")
+            database = Database(name, role, password, await self.connect(name))
+            yield database
+        finally:
+            if database is not None:
+                await database.admin.close()
+                await guard.execute(f'DROP DATABASE IF EXISTS "{database.name}" WITH (FORCE)')
+            await guard.close()
+
+    async def _role(self, guard: asyncpg.Connection[Any]) -> tuple[str, str]:
+        """An ordinary role for apps, and its password; the administrator's own where it may not make roles.
+
+        Both are derived from the administrator's name and password: every run finds the same role without
+        keeping a secret, and runs of other people on the same server have others.
+        """
+        source = self._source
+        if not (self._rights.superuser or self._rights.createrole):
+            return source.user, source.password
+        digest = hashlib.sha256(f"bookshop\0{source.user}\0{source.password}".encode()).hexdigest()
+        role, password = f"bookshop_{digest[:8]}", digest[8:40]
+        await guard.execute("SELECT pg_advisory_lock($1)", ROLES)
+        try:
+            if not await guard.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", role):
+                await guard.execute(f"CREATE ROLE \"{role}\" LOGIN PASSWORD '{password}'")
+                if not self._rights.superuser:
+                    await guard.execute(f'GRANT "{role}" TO CURRENT_USER')
+        finally:
+            await guard.execute("SELECT pg_advisory_unlock($1)", ROLES)
+        return role, password
+
+    async def _template(self, guard: asyncpg.Connection[Any], schema: str, role: str, password: str) -> str:
+        """The name of a database that holds `schema`; made under a lock, and named only once it is whole."""
+        name = "workbook_template_" + hashlib.sha256(f"{role}\0{schema}".encode()).hexdigest()[:16]
+        if await _exists(guard, name):
+            return name
+        await guard.execute("SELECT pg_advisory_lock($1)", TEMPLATES)
+        try:
+            if await _exists(guard, name):
+                return name
+            draft = f"{name}_draft"
+            await guard.execute(f'DROP DATABASE IF EXISTS "{draft}" WITH (FORCE)')
+            await guard.execute(f"CREATE DATABASE \"{draft}\" TEMPLATE template0 ENCODING 'UTF8' OWNER \"{role}\"")
+            loader = await connect(self._source, draft, role, password)
+            try:
+                await loader.execute(schema)
+            finally:
+                await loader.close()
+            await guard.execute(f'ALTER DATABASE "{draft}" RENAME TO "{name}"')
+        finally:
+            await guard.execute("SELECT pg_advisory_unlock($1)", TEMPLATES)
+        return name
+
+    def close(self) -> None:
+        """Lets the server go: stops it if it is ours and nobody else uses it."""
+        self._source.let_go()
+
+
+class Database:
+    """A database of this run. `admin` is the administrator's connection to it, for checks to look with."""
+
+    def __init__(self, name: str, role: str, password: str, admin: asyncpg.Connection[Any]) -> None:
+        self.name = name
+        self.role = role
+        self.password = password
+        self.admin = admin
+
+    def url(self, host: str, port: int, scheme: str = "postgresql+asyncpg") -> str:
+        """The URL under which an app reaches this database at host:port, with everything percent-encoded."""
+        user, password = quote(self.role, safe=""), quote(self.password, safe="")
+        return f"{scheme}://{user}:{password}@{host}:{port}/{quote(self.name, safe='')}"
+
+    async def reset(self) -> None:
+        """Ends all other connections to the database and empties every table; identities start at 1 again."""
+        await self.admin.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+        )
+        tables = await self.admin.fetchval(
+            "SELECT string_agg(format('%I.%I', schemaname, tablename), ', ') FROM pg_tables "
+            "WHERE schemaname NOT IN ('pg_catalog', 'information_schema')"
+        )
+        if tables:
+            await self.admin.execute(f"TRUNCATE {tables} RESTART IDENTITY CASCADE")
+
+
+async def connect(
+    source: Source, database: str, user: str | None = None, password: str | None = None
+) -> asyncpg.Connection[Any]:
+    """A connection to one of the source's databases, as its administrator unless `user` is given."""
+    import asyncpg
+
+    return await asyncpg.connect(
+        host=source.address.host,
+        port=source.address.port,
+        user=user or source.user,
+        password=password if user else source.password,
+        database=database,
+        ssl=source.address.tls or False,
+        timeout=20,
+        server_settings={"application_name": "workbook"},
+        statement_cache_size=0,
+    )
+
+
+async def sweep(guard: asyncpg.Connection[Any], maintenance: str) -> int:
+    """Drops databases of runs that died; returns how many. Only ours: by name, and by the mark in the comment."""
+    rows = await guard.fetch(
+        "SELECT datname FROM pg_database d JOIN pg_shdescription s ON s.objoid = d.oid "
+        "WHERE s.classoid = 'pg_database'::regclass AND datname ~ '^workbook_.+_[0-9a-f]{16}$' "
+        "AND s.description = $1",
+        f"{MARK} {maintenance}",
+    )
+    dropped = 0
+    for (name,) in rows:
+        key = _key(name[-16:])
+        if await guard.fetchval("SELECT pg_try_advisory_lock($1)", key):
+            try:
+                await guard.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+                dropped += 1
+            finally:
+                await guard.execute("SELECT pg_advisory_unlock($1)", key)
+    return dropped
+
+
+async def _exists(guard: asyncpg.Connection[Any], name: str) -> bool:
+    return bool(await guard.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", name))
+
+
+def _key(token: str) -> int:
+    """The 63-bit key of a run's advisory lock."""
+    return int(token, 16) >> 1
+
+
+def _quoted(text: str) -> str:
+    return text.replace("'", "''")

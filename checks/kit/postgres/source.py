@@ -1,0 +1,101 @@
+"""Which server to use, and how to reach it as its administrator."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from checks.kit.postgres.address import Address
+from checks.kit.postgres.errors import PostgresUnavailable
+
+_TLS_REQUEST = struct.pack("!ii", 8, 80877103)
+_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A server that was found. `name` says in a few words which; `let_go` is called when the run is over.
+
+    `known` is true for a server of our own making: its administrator may do everything.
+    """
+
+    name: str
+    address: Address
+    user: str
+    password: str = field(repr=False)
+    maintenance: str
+    let_go: Callable[[], None] = lambda: None
+    binaries: Path | None = None
+    known: bool = False
+
+
+def from_url(url: str, name: str, advice: str) -> Source:
+    """A source from a URL as libpq, SQLAlchemy or asyncpg write it.
+
+    `advice` is the next command to type when the server cannot be reached.
+    """
+    parts = urlsplit(url)
+    if parts.scheme.partition("+")[0] not in ("postgresql", "postgres"):
+        raise PostgresUnavailable(
+            f"{name} begins with {parts.scheme or 'nothing'}://, not with postgresql://. "
+            "Set it to postgresql://user:password@host:5432/database"
+        )
+    options = dict(parse_qsl(parts.query))
+    try:
+        port = int(options.get("port") or parts.port or 5432)
+    except ValueError:
+        raise PostgresUnavailable(f"{name} has a port that is no number. Write it as host:5432") from None
+    host = unquote(options.get("host") or parts.hostname or "localhost")
+    user = unquote(parts.username or options.get("user") or "postgres")
+    address = _address(host, port, options, name, advice)
+    maintenance = unquote(parts.path.removeprefix("/")) or user
+    return Source(name, address, user, unquote(parts.password or options.get("password", "")), maintenance)
+
+
+def _address(host: str, port: int, options: dict[str, str], name: str, advice: str) -> Address:
+    mode = options.get("sslmode") or options.get("ssl") or "prefer"
+    if mode not in _MODES:
+        raise PostgresUnavailable(f"{name} has sslmode={mode}. It may be one of: {', '.join(_MODES)}")
+    plain = Address(host, port)
+    if plain.socket_path is not None:
+        if not Path(plain.socket_path).exists():
+            raise PostgresUnavailable(f"{name} names {plain.socket_path}, where no server listens. {advice}")
+        return plain
+    offered = _offers_tls(host, port, name, advice)
+    if mode in ("disable", "allow") or (mode == "prefer" and not offered):
+        return plain
+    if not offered:
+        raise PostgresUnavailable(
+            f"{name} asks for TLS (sslmode={mode}), and the server at {host}:{port} does not offer it. "
+            "Switch TLS on there, or write sslmode=disable if the network is yours alone."
+        )
+    return Address(host, port, _tls(mode, options, name), host)
+
+
+def _offers_tls(host: str, port: int, name: str, advice: str) -> bool:
+    try:
+        with socket.create_connection((host, port), timeout=10) as probe:
+            probe.sendall(_TLS_REQUEST)
+            return probe.recv(1) == b"S"
+    except OSError as error:
+        raise PostgresUnavailable(
+            f"No PostgreSQL server answers at {host}:{port}, which {name} names ({error}). {advice}"
+        ) from None
+
+
+def _tls(mode: str, options: dict[str, str], name: str) -> ssl.SSLContext:
+    """As libpq: `prefer` and `require` encrypt without asking whom they talk to; verify-* check the certificate."""
+    root = options.get("sslrootcert")
+    try:
+        context = ssl.create_default_context(cafile=root if root and root != "system" else None)
+    except OSError as error:
+        raise PostgresUnavailable(f"{name} names sslrootcert={root}, which cannot be read ({error}).") from None
+    context.check_hostname = mode == "verify-full"
+    if not mode.startswith("verify"):
+        context.verify_mode = ssl.CERT_NONE
+    return context
