@@ -47,6 +47,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config, args: list[str]) 
         early_config.stash[grading_key] = Grading()
 
 
+@pytest.hookimpl(trylast=True)  # pytest's own reporter, which ours replaces, must be there
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs(*checks): not run unless these checks of the lesson passed")
     if config.option.collectonly or config.option.help:
