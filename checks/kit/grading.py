@@ -82,8 +82,8 @@ class Grading:
     def startup_failure(self) -> str:
         return self._no_start.get(self.lesson.number, "")
 
-    def record(self, item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport) -> None:
-        """Turns what pytest saw of one phase of a check into our result, and gives JUnit a readable text."""
+    def record(self, call: pytest.CallInfo[None]) -> None:
+        """Turns what pytest saw of one phase of a check into our result."""
         result = self.result
         result.seconds += call.duration
         if call.excinfo is None or result.outcome is not Outcome.PASSED:
@@ -102,7 +102,11 @@ class Grading:
         if not result.places or isinstance(error, AppDidNotStart):
             result.log = _tail(log)
         result.wire = crossings(self.seen) if self.seen else []
-        report.longrepr = f"{result.finding.happened}\n\n{result.finding.because}"
+
+    def text(self, error: BaseException) -> str:
+        """What JUnit and pytest's own output say about a failed check."""
+        finding = explain(error)
+        return f"{finding.happened}\n\n{finding.because}"
 
     def keep(self) -> None:
         """Remembers the outcome for the map, if it is the learner's own code that was graded."""

@@ -220,7 +220,7 @@ async def test_the_dashboard_asks_side_by_side(app, shop, wire):
 
 async def answered_while_held(app, request, commits) -> bool:
     """Lets the held COMMITs go one by one; True if the answer came while one was still held."""
-    while await commits.arrived_or(request):
+    while await commits.arrived_or(request.task):
         await app.caught_up()
         if request.answered:
             return True

@@ -6,7 +6,7 @@ import asyncio
 import re
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from checks.kit.wire.statements import Statement
 
@@ -84,7 +84,7 @@ class Hold:
             )
         return self.waiting
 
-    async def arrived_or(self, request: asyncio.Future[object]) -> bool:
+    async def arrived_or(self, request: asyncio.Future[Any]) -> bool:
         """Waits until a statement waits here (True) or the request under way has ended (False)."""
         async with asyncio.timeout(PATIENCE * 2):
             while not self._queue and not request.done():
