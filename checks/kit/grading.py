@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from checks.kit.catalogue import ROOT, Lesson
+from checks.kit import catalogue
+from checks.kit.catalogue import ROOT
 from checks.kit.progress import Progress
 from checks.kit.report.model import Crossing, Finding, Outcome, Refuted, Report, Result
 from checks.kit.report.places import places
 from checks.kit.run import Run
 from checks.kit.service import AppDidNotStart, NoAnswer, UnexpectedAnswer
+from checks.kit.stage import Stage
 from checks.kit.targets import lesson_folder, shown
 
 if TYPE_CHECKING:
-    from checks.kit.service import App
     from checks.kit.wire import Recording
 
 LOG_TAIL = 12
@@ -33,44 +35,62 @@ class Grading:
         self.target = ROOT / "lessons"
         self.report_json: str | None = None
         self.reports: dict[int, Report] = {}
-        self.seen: Recording | None = None
-        self.app: App | None = None
+        self.next_item: pytest.Item | None = None
+        self.stage: Stage | None = None
+        self._waiting: tuple[pytest.Item, Stage] | None = None
+        self._clearing: list[asyncio.Future[None]] = []
         self._no_start: dict[int, str] = {}
         self._progress = Progress()
         self._pid = os.getpid()
 
-    def begin(self, lesson: Lesson, item: pytest.Item) -> None:
-        self.lesson = lesson
-        self.folder = lesson_folder(self.target, lesson)
-        self.seen = None
-        self.app = None
+    def begin(self, lesson: str, item: pytest.Item) -> None:
+        self.lesson = catalogue.lesson(lesson)
+        self.folder = lesson_folder(self.target, self.lesson)
+        self.stage = None
         self.result = Result(name=item.name, title=_title(item))
-        if lesson.number not in self.reports:
-            notebook = str(lesson.notebook.relative_to(ROOT)) if lesson.notebook.is_file() else ""
-            self.reports[lesson.number] = Report(
-                lesson.number, lesson.title, shown(self.folder), notebook, self.run.server().summary
-            )
-        self.reports[lesson.number].results.append(self.result)
+        number = self.lesson.number
+        if number not in self.reports:
+            notebook = shown(self.lesson.notebook) if self.lesson.notebook.is_file() else ""
+            postgres = self.run.server().summary
+            self.reports[number] = Report(number, self.lesson.title, shown(self.folder), notebook, postgres)
+        self.reports[number].results.append(self.result)
+
+    def stage_for(self, item: pytest.Item) -> Stage:
+        """The stage that was being set for this check, or a new one."""
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None and waiting[0] is item:
+            stage = waiting[1]
+        else:
+            stage = self._set_stage(item)
+            self._cast_off(waiting)
+        self.stage = stage
+        self.result.did = stage.did
+        return stage
+
+    def set_next(self) -> None:
+        """Begins to set the stage of the next check, unless what it needs has failed already."""
+        if self.next_item is not None and not self.startup_failure():
+            self._waiting = self.next_item, self._set_stage(self.next_item)
+
+    def _set_stage(self, item: pytest.Item) -> Stage:
+        lesson = catalogue.lesson(item.path.parent.name)
+        stage = Stage(self.run, lesson, lesson_folder(self.target, lesson))
+        stage.set(with_app="app" in getattr(item, "fixturenames", ()))
+        return stage
+
+    def _cast_off(self, waiting: tuple[pytest.Item, Stage] | None) -> None:
+        if waiting is not None:
+            self._clearing.append(asyncio.ensure_future(waiting[1].clear()))
+
+    async def clear(self) -> None:
+        """Clears stages that were set for checks that did not run after all."""
+        self._cast_off(self._waiting)
+        await asyncio.gather(*self._clearing)
 
     @property
     def report(self) -> Report:
         """The running lesson's report."""
         return self.reports[self.lesson.number]
-
-    def note(self, sentence: str) -> None:
-        """Adds a step to what the check did; the same sentence again is counted instead of repeated."""
-        did = self.result.did
-        if did:
-            last, _, times = did[-1].partition("  ×")
-            if last == sentence:
-                did[-1] = f"{sentence}  ×{int(times or 1) + 1}"
-                return
-        did.append(sentence)
-
-    def heard(self, event: Any) -> None:
-        """A fault that was switched on or off on the wire is a step of the check."""
-        if (sentence := getattr(event, "sentence", None)) is not None:
-            self.note(sentence)
 
     def not_passed(self, name: str) -> str:
         """The title of the needed check if it did not pass; empty if it did, or is not part of this run."""
@@ -97,11 +117,12 @@ class Grading:
         result.finding = explain(error)
         if isinstance(error, AppDidNotStart):
             self._no_start[self.lesson.number] = "the app does not start"
-        log = error.log if isinstance(error, AppDidNotStart) else self.app.log if self.app else ""
+        app = self.stage.app if self.stage else None
+        log = error.log if isinstance(error, AppDidNotStart) else app.log if app else ""
         result.places = places(log, self.folder, ROOT)
         if not result.places or isinstance(error, AppDidNotStart):
             result.log = _tail(log)
-        result.wire = crossings(self.seen) if self.seen else []
+        result.wire = crossings(self.stage.seen) if self.stage else []
 
     def text(self, error: BaseException) -> str:
         """What JUnit and pytest's own output say about a failed check."""

@@ -6,8 +6,7 @@ PYTEST_DONT_REWRITE
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Generator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from checks.kit.run import Run
     from checks.kit.service import App
     from checks.kit.shop import Shop
+    from checks.kit.stage import Stage
     from checks.kit.wire import Wire
 
 CHECK_LIMIT = 60.0
@@ -41,6 +41,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--report-json", metavar="FILE", help="write the verdicts as JSON to FILE")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config, args: list[str]) -> None:
     # as early as pytest lets us: server and warm parent come up while pytest is still importing
     if any("lesson_" in arg for arg in args if not arg.startswith("-")) and "--collect-only" not in args:
@@ -97,7 +98,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     lesson = catalogue_name(item.path)
     if grading is None or lesson is None:
         return
-    grading.begin(catalogue.lesson(lesson), item)
+    grading.begin(lesson, item)
     # the verdict is ours to tell; pytest's own would parse sources and quote the check's code
     item.repr_failure = lambda excinfo, style=None: grading.text(excinfo.value)  # type: ignore[method-assign]
     for mark in item.iter_markers("needs"):
@@ -106,6 +107,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
                 pytest.skip(blocker)
     if blocker := grading.startup_failure():
         pytest.skip(blocker)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    if (grading := item.config.stash.get(grading_key, None)) is not None:
+        grading.next_item = nextitem if nextitem is not None and catalogue_name(nextitem.path) else None
 
 
 @pytest.hookimpl(wrapper=True)
@@ -125,6 +132,7 @@ async def run(request: pytest.FixtureRequest) -> AsyncIterator[Run]:
     grading = request.config.stash.get(grading_key, None)
     if grading is not None:
         yield grading.run
+        await grading.clear()
         await grading.run.aclose()
         return
     from checks.kit.run import Run
@@ -143,58 +151,39 @@ def grading(request: pytest.FixtureRequest) -> Grading:
 
 
 @pytest.fixture
-async def wire(run: Run, grading: Grading) -> AsyncIterator[Wire]:
-    """The tap between app and PostgreSQL: watches, holds, delays and cuts."""
-    from checks.kit.wire import open_tap
-
-    async with open_tap(run.server().address) as wire:
-        wire.subscribe(grading.heard)
-        with wire.watching() as seen:
-            grading.seen = seen
-            yield wire
+async def stage(run: Run, grading: Grading, request: pytest.FixtureRequest) -> AsyncIterator[Stage]:
+    """This check's stage; the next check's is being set meanwhile."""
+    stage = grading.stage_for(request.node)
+    await stage.ready()
+    grading.set_next()
+    yield stage
+    await stage.clear()
 
 
 @pytest.fixture
-async def shop(run: Run, grading: Grading) -> Shop:
+def wire(stage: Stage) -> Wire:
+    """The tap between app and PostgreSQL: watches, holds, delays and cuts."""
+    return stage.wire
+
+
+@pytest.fixture
+def shop(stage: Stage) -> Shop:
     """The Bookshop's database, empty: puts rows in and looks at what is there."""
     from checks.kit.shop import Shop
 
-    database = await run.database(grading.lesson, grading.folder)
-    await database.reset()
-    return Shop(database, grading.note)
+    return Shop(stage.database, stage.note)
 
 
 @pytest.fixture
-async def launch(run: Run, grading: Grading, wire: Wire, shop: Shop) -> AsyncIterator[Launch]:
-    """Starts the app with settings of the check's own: `app = await launch(env={...}, workers=2)`."""
-    async with AsyncExitStack() as stack:
-        yield Launch(run, grading, wire, shop, stack)
+def launch(stage: Stage) -> Callable[..., Awaitable[App]]:
+    """Starts the app with settings of the check's own: `app = await launch(env={...}, workers=2)`.
+
+    A None in `env` leaves that variable out. Raises AppDidNotStart with the app's log.
+    """
+    return stage.launch
 
 
 @pytest.fixture
-async def app(launch: Launch) -> App:
+async def app(stage: Stage) -> App:
     """The learner's app, freshly started, ready for requests."""
-    return await launch()
-
-
-class Launch:
-    """Starts apps that end with the check."""
-
-    def __init__(self, run: Run, grading: Grading, wire: Wire, shop: Shop, stack: AsyncExitStack) -> None:
-        self._run, self._grading, self._wire, self._shop, self._stack = run, grading, wire, shop, stack
-
-    async def __call__(self, *, env: dict[str, str | None] | None = None, workers: int | None = None) -> App:
-        """A None in `env` leaves that variable out. Raises AppDidNotStart with the app's log."""
-        grading = self._grading
-        starting = self._run.app(
-            grading.lesson,
-            grading.folder,
-            self._shop.database,
-            self._wire,
-            env=env,
-            workers=workers,
-            note=grading.note,
-        )
-        app = await self._stack.enter_async_context(starting)
-        grading.app = app
-        return app
+    return await stage.launch()

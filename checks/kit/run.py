@@ -5,6 +5,7 @@ The pytest plugin, the notebooks and `workbook serve` all hold one of these.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,7 +17,7 @@ from checks.kit.catalogue import ROOT, STATE, Lesson
 from checks.kit.service import App, Journal, open_launcher, running, sweep
 
 if TYPE_CHECKING:
-    from checks.kit.postgres import Database, Server
+    from checks.kit.postgres import Database, Databases, Server
     from checks.kit.wire import Wire
 
 
@@ -30,7 +31,7 @@ class Run:
         self._launcher = open_launcher(self._journal, environ)
         self._threads = ThreadPoolExecutor(1, "postgres")
         self._finding: Future[Server] = self._threads.submit(_find, dict(environ))
-        self._databases: dict[str, Database] = {}
+        self._databases: dict[str, Databases] = {}
         self._stack = AsyncExitStack()
 
     @property
@@ -42,15 +43,16 @@ class Run:
         """The live server; waits for it to be there. Raises PostgresUnavailable with the next step."""
         return self._finding.result()
 
-    async def database(self, lesson: Lesson, folder: Path) -> Database:
-        """This run's database for a lesson, made at the first call; the caller resets it between checks."""
+    async def databases(self, lesson: Lesson, folder: Path) -> Databases:
+        """Where this run's databases with the tables of a lesson come from; opened at the first call."""
         schema = folder / lesson.schema
         if not schema.is_file():  # a submission without one gets the lesson's
             schema = lesson.folder / lesson.schema
         text = schema.read_text(encoding="utf-8") if schema.is_file() else ""
         key = f"{lesson.name}:{text}"
         if key not in self._databases:
-            opening = self.server().database(text, lesson.name)
+            server = await asyncio.to_thread(self.server)
+            opening = server.databases(text, lesson.name)
             self._databases[key] = await self._stack.enter_async_context(opening)
         return self._databases[key]
 

@@ -57,7 +57,7 @@ def _ratio(out: Any, what: str, ratio: float, limit: float) -> None:
 
 async def _plain_url(run: Run, lesson: Lesson) -> str:
     """A URL that asyncpg takes without a tap; the app is asked for its API document only."""
-    database = await run.database(lesson, lesson.solution)
+    database = await (await run.databases(lesson, lesson.solution)).fresh()
     url = database.url("127.0.0.1", 1)
     await run.aclose()
     return url

@@ -31,8 +31,7 @@ async def _psql(run: Run, lesson: Lesson) -> None:
     program = shutil.which("psql", path=str(binaries) if binaries else None) or shutil.which("psql")
     if program is None:
         raise CatalogueError("psql is not installed. On Debian: apt-get install postgresql-client")
-    database = await run.database(lesson, lesson.folder)
-    await database.reset()
+    database = await (await run.databases(lesson, lesson.folder)).fresh()
     await fill(lesson, Shop(database))
     async with open_tap(server.address) as wire:  # so that psql needs neither TLS settings nor a socket path
         terminal.console().print(f"{lesson.name} on {server.summary}. \\d lists the tables, \\q leaves.", style="dim")

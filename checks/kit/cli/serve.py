@@ -44,8 +44,7 @@ async def _serve(run: Run, lesson: Lesson, folder: Path, port: int) -> None:
             asyncio.get_running_loop().add_signal_handler(getattr(signal, name), stop.set)
     async with AsyncExitStack() as stack:
         server = await asyncio.to_thread(run.server)
-        database = await run.database(lesson, folder)
-        await database.reset()
+        database = await (await run.databases(lesson, folder)).fresh()
         await fill(lesson, Shop(database))
         wire = await stack.enter_async_context(open_tap(server.address))
         wire.subscribe(screen.crossed)

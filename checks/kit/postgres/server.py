@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import secrets
 from collections.abc import AsyncIterator
@@ -61,30 +62,32 @@ class Server:
         return await connect(self._source, database or self._source.maintenance)
 
     @asynccontextmanager
-    async def database(self, schema: str, label: str) -> AsyncIterator[Database]:
-        """A fresh database with `schema` loaded, owned by an ordinary role; dropped when the block ends.
+    async def databases(self, schema: str, label: str) -> AsyncIterator[Databases]:
+        """Fresh databases with `schema` loaded, owned by an ordinary role; all are dropped when the block ends.
 
-        It is cloned from a template that is made once for each schema. While the block lasts, a connection
+        They are cloned from a template that is made once for each schema. While the block lasts, a connection
         of ours holds an advisory lock; a database whose lock is free belongs to a run that died, and goes.
         """
         guard = await self.connect()
-        database: Database | None = None
         try:
             role, password = await self._role(guard)
             await sweep(guard, self._source.maintenance)
             template = await self._template(guard, schema, role, password)
             token = secrets.token_hex(8)
             await guard.execute("SELECT pg_advisory_lock($1)", _key(token))
-            name = f"workbook_{label}_{token}"
-            await guard.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" OWNER "{role}"')
-            await guard.execute(f"COMMENT ON DATABASE \"{name}\" IS '{MARK} {_quoted(self._source.maintenance)}'")
-            database = Database(name, role, password, await self.connect(name))
-            yield database
+            databases = Databases(self._source, guard, template, role, password, label, token)
+            try:
+                yield databases
+            finally:
+                await databases.drop_all()
         finally:
-            if database is not None:
-                await database.admin.close()
-                await guard.execute(f'DROP DATABASE IF EXISTS "{database.name}" WITH (FORCE)')
             await guard.close()
+
+    @asynccontextmanager
+    async def database(self, schema: str, label: str) -> AsyncIterator[Database]:
+        """A single fresh database."""
+        async with self.databases(schema, label) as databases:
+            yield await databases.fresh()
 
     async def _role(self, guard: asyncpg.Connection[Any]) -> tuple[str, str]:
         """An ordinary role for apps, and its password; the administrator's own where it may not make roles.
@@ -132,6 +135,55 @@ class Server:
     def close(self) -> None:
         """Lets the server go: stops it if it is ours and nobody else uses it."""
         self._source.let_go()
+
+
+class Databases:
+    """Makes clones of one template for one run."""
+
+    def __init__(
+        self,
+        source: Source,
+        guard: asyncpg.Connection[Any],
+        template: str,
+        role: str,
+        password: str,
+        label: str,
+        token: str,
+    ) -> None:
+        self._source = source
+        self._guard = guard
+        self._template = template
+        self._role = role
+        self._password = password
+        self._label = label
+        self._token = token
+        self._count = 0
+        self._there: dict[str, Database] = {}
+        self._turn = asyncio.Lock()  # the guard runs one statement at a time
+
+    async def fresh(self) -> Database:
+        """A new clone: the tables of the schema, empty."""
+        async with self._turn:
+            self._count += 1
+            name = f"workbook_{self._label}_{self._count}_{self._token}"
+            create = f'CREATE DATABASE "{name}" TEMPLATE "{self._template}" OWNER "{self._role}"'
+            await self._guard.execute(create)
+            mark = f"{MARK} {_quoted(self._source.maintenance)}"
+            await self._guard.execute(f"COMMENT ON DATABASE \"{name}\" IS '{mark}'")
+        admin = await connect(self._source, name)
+        database = self._there[name] = Database(name, self._role, self._password, admin)
+        return database
+
+    async def drop(self, database: Database) -> None:
+        """Drops a clone, whoever is still connected to it."""
+        if self._there.pop(database.name, None) is not None:
+            await database.admin.close()
+            async with self._turn:
+                await self._guard.execute(f'DROP DATABASE IF EXISTS "{database.name}" WITH (FORCE)')
+
+    async def drop_all(self) -> None:
+        for database in list(self._there.values()):
+            await self.drop(database)
 
 
 class Database:

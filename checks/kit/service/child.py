@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 import sys
+from types import FrameType
 from typing import Any
 
 from checks.kit.service.order import Order, bind, connect
@@ -85,6 +86,8 @@ def _supervise(order: Order) -> None:
 
 
 def _serve(order: Order, listener: socket.socket | None) -> None:
+    import asyncio
+
     import uvicorn
     from uvicorn.config import STARTUP_FAILURE
 
@@ -93,6 +96,23 @@ def _serve(order: Order, listener: socket.socket | None) -> None:
             await super().startup(sockets)
             with connect(order.ready) as notice:
                 notice.sendall(b"ready\n")
+
+        async def main_loop(self) -> None:
+            """uvicorn looks every 0.1 s whether it was asked to stop; a grader that asks often need not wait."""
+            asked = asyncio.Event()
+            loop = asyncio.get_running_loop()
+            self.wake = lambda: loop.call_soon_threadsafe(asked.set)
+            ticking, waiting = asyncio.ensure_future(super().main_loop()), asyncio.ensure_future(asked.wait())
+            await asyncio.wait({ticking, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            ticking.cancel()
+            waiting.cancel()
+
+        def wake(self) -> None:
+            """Nothing to wake before the main loop runs."""
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            super().handle_exit(sig, frame)
+            self.wake()
 
     host, _, port = order.listen.rpartition(":")
     unix = "/" in order.listen

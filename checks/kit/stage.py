@@ -1,0 +1,98 @@
+"""Everything one check plays on: a fresh database, a tap, and usually a running app.
+
+While a check runs, the stage of the next one is already being set, so that its app starts on the other core.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from checks.kit.service import App, AppDidNotStart
+
+if TYPE_CHECKING:
+    from checks.kit.catalogue import Lesson
+    from checks.kit.postgres import Database
+    from checks.kit.run import Run
+    from checks.kit.wire import Recording, Wire
+
+
+class Stage:
+    """`did` is what happened on it so far, in sentences; `seen` what crossed its tap."""
+
+    wire: Wire
+    seen: Recording
+    database: Database
+
+    def __init__(self, run: Run, lesson: Lesson, folder: Path) -> None:
+        self.did: list[str] = []
+        self.app: App | None = None
+        self._run = run
+        self._lesson = lesson
+        self._folder = folder
+        self._stack = AsyncExitStack()
+        self._started: App | AppDidNotStart | None = None
+        self._setting: asyncio.Task[None] | None = None
+
+    def set(self, *, with_app: bool) -> None:
+        """Begins to set the stage, with an app of ordinary settings if `with_app`."""
+        self._setting = asyncio.create_task(self._set(with_app))
+
+    async def ready(self) -> None:
+        assert self._setting is not None
+        await self._setting
+
+    async def _set(self, with_app: bool) -> None:
+        from checks.kit.wire import open_tap
+
+        databases = await self._run.databases(self._lesson, self._folder)
+        self.database = await databases.fresh()
+        self._stack.push_async_callback(databases.drop, self.database)
+        self.wire = await self._stack.enter_async_context(open_tap(self._run.server().address))
+        self.wire.subscribe(self._heard)
+        self.seen = self._stack.enter_context(self.wire.watching())
+        if with_app:
+            try:
+                self._started = await self._start({}, None)
+            except AppDidNotStart as error:
+                self._started = error
+
+    async def launch(self, env: Mapping[str, str | None] | None = None, workers: int | None = None) -> App:
+        """Starts an app, or hands out the one that has been started. Raises AppDidNotStart."""
+        started, self._started = self._started, None
+        if started is None or env or workers:
+            started = await self._start(env or {}, workers)
+        if isinstance(started, AppDidNotStart):
+            raise started
+        self.app = started
+        return started
+
+    async def _start(self, env: Mapping[str, str | None], workers: int | None) -> App:
+        starting = self._run.app(
+            self._lesson, self._folder, self.database, self.wire, env=env, workers=workers, note=self.note
+        )
+        return await self._stack.enter_async_context(starting)
+
+    def note(self, sentence: str) -> None:
+        """Adds a step; the same one again is counted instead of repeated."""
+        if self.did:
+            last, _, times = self.did[-1].partition("  ×")
+            if last == sentence:
+                self.did[-1] = f"{sentence}  ×{int(times or 1) + 1}"
+                return
+        self.did.append(sentence)
+
+    def _heard(self, event: Any) -> None:
+        """What was done to the traffic is a step of the check as well."""
+        if (sentence := getattr(event, "sentence", None)) is not None:
+            self.note(sentence)
+
+    async def clear(self) -> None:
+        """Ends the app, closes the tap and drops the database, also when the stage is only half set."""
+        if self._setting is not None and not self._setting.done():
+            self._setting.cancel()
+            await asyncio.wait({self._setting})
+        await self._stack.aclose()
