@@ -51,8 +51,7 @@ class Grading:
         number = self.lesson.number
         if number not in self.reports:
             notebook = shown(self.lesson.notebook) if self.lesson.notebook.is_file() else ""
-            postgres = self.run.server().summary
-            self.reports[number] = Report(number, self.lesson.title, shown(self.folder), notebook, postgres)
+            self.reports[number] = Report(number, self.lesson.title, shown(self.folder), notebook)
         self.reports[number].results.append(self.result)
 
     def stage_for(self, item: pytest.Item) -> Stage:
@@ -66,6 +65,11 @@ class Grading:
         self.stage = stage
         self.result.did = stage.did
         return stage
+
+    def note_server(self) -> None:
+        """The report names the server as soon as there is one; nothing waits for it."""
+        if not self.report.postgres:
+            self.report.postgres = self.run.server().summary
 
     def set_next(self) -> None:
         """Begins to set the stage of the next check, unless what it needs has failed already."""

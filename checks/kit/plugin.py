@@ -5,6 +5,13 @@ PYTEST_DONT_REWRITE
 
 from __future__ import annotations
 
+import sys
+
+from checks.kit import head_start
+
+if any("lesson_" in argument for argument in sys.argv[1:]):
+    head_start.begin()  # the slowest thing first: it goes on while everything below is imported
+
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from pathlib import Path
@@ -154,8 +161,9 @@ def grading(request: pytest.FixtureRequest) -> Grading:
 async def stage(run: Run, grading: Grading, request: pytest.FixtureRequest) -> AsyncIterator[Stage]:
     """This check's stage; the next check's is being set meanwhile."""
     stage = grading.stage_for(request.node)
-    await stage.ready()
     grading.set_next()
+    await stage.ready()
+    grading.note_server()
     yield stage
     await stage.clear()
 

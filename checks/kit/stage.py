@@ -50,7 +50,7 @@ class Stage:
 
         databases = await self._run.databases(self._lesson, self._folder)
         self.database = await databases.fresh()
-        self._stack.push_async_callback(databases.drop, self.database)
+        self._stack.callback(databases.give_back, self.database)
         self.wire = await self._stack.enter_async_context(open_tap(self._run.server().address))
         self.wire.subscribe(self._heard)
         self.seen = self._stack.enter_context(self.wire.watching())

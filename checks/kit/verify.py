@@ -175,10 +175,10 @@ def _grade_all(todo: list[Case], jobs: int, scratch: Path) -> Iterator[Graded]:
 
 def _grade_warm(todo: list[Case], jobs: int, scratch: Path) -> Iterator[Graded]:
     from checks.kit.postgres import find
-    from checks.kit.service.launcher import start_nursery
+    from checks.kit import head_start
 
     server = find(ROOT, os.environ)  # holds the server up from the first case to the last
-    nurseries = [start_nursery() for _ in range(min(jobs, len(todo)))]
+    nurseries = [head_start.start() for _ in range(min(jobs, len(todo)))]
     _import_once()
     free = [control for control, _ in nurseries]
     running: dict[int, tuple[int, float, socket.socket]] = {}

@@ -81,13 +81,19 @@ def start(root: Path) -> Source:
 
 
 def _home(root: Path) -> Path:
-    """The folder for data and locks: below the checkout or, for root, one that belongs to the server's account."""
+    """The folder for data and locks, below the checkout.
+
+    Run by root, the server has an account of its own. Where that account cannot reach the checkout, the data
+    goes to /var/tmp: opening the folders above it, such as /root, to everybody is not ours to do.
+    """
+    state = root / ".workbook"
+    state.mkdir(mode=0o755, exist_ok=True)
     if WINDOWS or os.geteuid() != 0:
-        home = root / ".workbook"
-        home.mkdir(mode=0o700, exist_ok=True)
-        return home
+        return state
     account = _account()
-    home = Path("/var/tmp") / f"bookshop-{hashlib.sha256(str(root).encode()).hexdigest()[:12]}"
+    home = state / "root"
+    if not all(step.stat().st_mode & 0o001 for step in (state, *state.parents)):
+        home = Path("/var/tmp") / f"bookshop-{hashlib.sha256(str(root).encode()).hexdigest()[:12]}"
     home.mkdir(mode=0o700, exist_ok=True)
     found = home.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid not in (0, account["user"]):
@@ -146,8 +152,7 @@ def _running(data: Path) -> Address | None:
     """Where the server of this folder listens; waits for one that is coming up or going down to arrive there."""
     deadline = time.monotonic() + PATIENCE
     while (lines := _postmaster(data)) is not None:
-        status = lines[7].strip() if len(lines) > 7 else ""
-        if status == "ready":
+        if _ready(lines):
             return _address(lines)
         if time.monotonic() > deadline:
             raise PostgresUnavailable(
@@ -175,6 +180,10 @@ def _postmaster(data: Path) -> list[str] | None:
     except (OSError, ValueError, IndexError):
         return None
     return lines if _is_server(pid) else None
+
+
+def _ready(lines: list[str] | None) -> bool:
+    return bool(lines) and len(lines) > 7 and lines[7].strip() == "ready"
 
 
 def _is_server(pid: int) -> bool:
@@ -238,7 +247,7 @@ def _launch(data: Path, binaries: Path, account: dict[str, Any]) -> Address:
     deadline = time.monotonic() + PATIENCE
     while server.poll() is None and time.monotonic() < deadline:
         lines = _postmaster(data)
-        if lines and len(lines) > 7 and lines[7].strip() == "ready" and int(lines[0]) == server.pid:
+        if lines and _ready(lines) and int(lines[0]) == server.pid:
             server.returncode = 0  # it outlives us on purpose; nobody waits for it
             return _address(lines)
         time.sleep(0.003)
@@ -270,6 +279,9 @@ def _leave(home: Path, users: _Lock) -> None:
     with contextlib.suppress(OSError), _Lock(home / "start.lock").exclusive():
         if users.try_exclusive() and (lines := _postmaster(home / "postgres")):
             os.kill(int(lines[0]), signal.SIGINT)  # fast shutdown
+            deadline = time.monotonic() + 1
+            while _ready(_postmaster(home / "postgres")) and time.monotonic() < deadline:
+                time.sleep(0.002)  # a run that starts now must see that this server is going
     users.close()
 
 

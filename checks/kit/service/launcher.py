@@ -9,13 +9,13 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
 
+from checks.kit import head_start
 from checks.kit.service.journal import Journal
 from checks.kit.service.order import Order
 
@@ -76,11 +76,10 @@ class WarmLauncher:
         self._running: dict[int, Process] = {}
         self._listening: asyncio.Task[None] | None = None
         self._writer: asyncio.StreamWriter | None = None
-        self._nursery: subprocess.Popen[bytes] | None = None
         if adopted is not None:
-            self._control = adopted
+            self._control, self._nursery = adopted, None
         else:
-            self._control, self._nursery = start_nursery()
+            self._control, self._nursery = head_start.take()
             journal.add(self._nursery.pid)
 
     async def launch(self, order: Order) -> Process:
@@ -123,19 +122,6 @@ class WarmLauncher:
             self._control.shutdown(socket.SHUT_RDWR)
         self._control.close()
         self._nursery.terminate()
-
-
-def start_nursery() -> tuple[socket.socket, subprocess.Popen[bytes]]:
-    """A nursery in a session of its own, and the socket that commands it; closing the socket ends it."""
-    control, theirs = socket.socketpair()
-    with theirs:
-        nursery = subprocess.Popen(
-            [sys.executable, "-m", "checks.kit.service.nursery"],
-            stdin=theirs,
-            cwd=HERE,
-            start_new_session=True,
-        )
-    return control, nursery
 
 
 class SpawnLauncher:
