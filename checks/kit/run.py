@@ -33,6 +33,7 @@ class Run:
         self._finding: Future[Server] = self._threads.submit(_find, dict(environ))
         self._databases: dict[str, Databases] = {}
         self._stack = AsyncExitStack()
+        self._opening = asyncio.Lock()
 
     @property
     def scratch(self) -> Path:
@@ -50,10 +51,11 @@ class Run:
             schema = lesson.folder / lesson.schema
         text = schema.read_text(encoding="utf-8") if schema.is_file() else ""
         key = f"{lesson.name}:{text}"
-        if key not in self._databases:
-            server = await asyncio.to_thread(self.server)
-            opening = server.databases(text, lesson.name)
-            self._databases[key] = await self._stack.enter_async_context(opening)
+        async with self._opening:  # the stages of two checks may ask at once
+            if key not in self._databases:
+                server = await asyncio.to_thread(self.server)
+                opening = server.databases(text, lesson.name)
+                self._databases[key] = await self._stack.enter_async_context(opening)
         return self._databases[key]
 
     @asynccontextmanager

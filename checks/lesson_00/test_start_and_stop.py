@@ -65,9 +65,9 @@ async def test_with_a_malformed_database_url_it_does_not_start(launch):
 
 async def test_the_password_stays_out_of_the_log(launch):
     """A malformed `DATABASE_URL` does not put its password into the log."""
-    log = await refused(launch, "postgresql+asyncpg://bookshop:s3cr3t-w0rd@:port/bookshop")
+    log = await refused(launch, "postgresql://b:s3cr3t@:x/b")
     expect(
-        "s3cr3t-w0rd" not in log,
+        "s3cr3t" not in log,
         "The log of the failed start holds the password of DATABASE_URL.",
         because="Logs travel to places where passwords must not. Name the variable and the reason, not the value.",
         read="Settings that fail early",
@@ -90,7 +90,7 @@ async def test_every_connection_says_goodbye(app, wire):
     """On the way out every database connection is closed with a farewell, none is dropped."""
     await app.get("/health")
     await app.get("/health")
-    await app.stop(within=5)
+    await app.stop(within=1)
     app.process.kill()
     await wire.all_closed()
     expect(wire.closed, "No connection reached the database of DATABASE_URL.", because=GOODBYE, read="Leaving in time")

@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import importlib.util
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -51,15 +52,16 @@ SETTINGS = {
 
 def start(root: Path) -> Source:
     """Joins the embedded server of this checkout, starting it or making it first where needed."""
-    home = _home(root)
-    account = _account()
-    data = home / "postgres"
+    home = root / ".workbook"
     try:
+        account = _account()
+        home = _home(root)
+        data = home / "postgres"
         users = _Lock(home / "users.lock")
         users.shared()
         with _Lock(home / "start.lock").exclusive():
             binaries = _binaries(home, account)
-            address = _running(data) or _start(data, binaries, account)
+            address = _running(data, _leaving(home)) or _start(data, binaries, account)
     except PostgresUnavailable:
         raise
     except OSError as error:
@@ -148,12 +150,15 @@ def _stamp(package: Path) -> str:
     return f"{found.st_size}-{int(found.st_mtime)}"
 
 
-def _running(data: Path) -> Address | None:
+def _running(data: Path, leaving: str) -> Address | None:
     """Where the server of this folder listens; waits for one that is coming up or going down to arrive there."""
     deadline = time.monotonic() + PATIENCE
     while (lines := _postmaster(data)) is not None:
-        if _ready(lines):
-            return _address(lines)
+        if _ready(lines) and lines[0] != leaving:
+            if _listens(_address(lines)):
+                return _address(lines)
+            leaving = lines[0]  # somebody cleaned its socket away: nobody can reach it any more
+            os.kill(int(leaving), signal.SIGINT)
         if time.monotonic() > deadline:
             raise PostgresUnavailable(
                 f"The embedded PostgreSQL (process {lines[0]}) neither starts nor stops. End it: kill -9 {lines[0]}"
@@ -182,18 +187,34 @@ def _postmaster(data: Path) -> list[str] | None:
     return lines if _is_server(pid) else None
 
 
-def _ready(lines: list[str] | None) -> bool:
-    return bool(lines) and len(lines) > 7 and lines[7].strip() == "ready"
+def _ready(lines: list[str]) -> bool:
+    return len(lines) > 7 and lines[7].strip() == "ready"
+
+
+def _listens(address: Address) -> bool:
+    if address.socket_path is None:
+        return True
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(address.socket_path)
+        except OSError:
+            return False
+    return True
 
 
 def _is_server(pid: int) -> bool:
-    """False for a process that merely got a dead server's number; cheap where /proc tells, else through psutil."""
+    """False for a dead server that nobody buried, and for a process that merely got its number.
+
+    Cheap where /proc tells, else through psutil.
+    """
     with contextlib.suppress(OSError):
-        return "postgres" in Path(f"/proc/{pid}/comm").read_text()
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()  # empty for a zombie
+        return bool(command) and "postgres" in Path(f"/proc/{pid}/comm").read_text()
     import psutil
 
     try:
-        return "postgres" in str(psutil.Process(pid).name())
+        process = psutil.Process(pid)
+        return "postgres" in str(process.name()) and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
 
@@ -230,6 +251,7 @@ def _initialise(data: Path, binaries: Path, account: dict[str, Any]) -> None:
 
 def _launch(data: Path, binaries: Path, account: dict[str, Any]) -> Address:
     log = data / "server.log"
+    (data.parent / "leaving").unlink(missing_ok=True)
     settings = SETTINGS | _listening(data, account)
     command = [str(binaries / "postgres"), "-D", str(data)]
     for name, value in settings.items():
@@ -267,9 +289,16 @@ def _listening(data: Path, account: dict[str, Any]) -> dict[str, str]:
         key = hashlib.sha256(str(data).encode()).hexdigest()[:12]
         folder = Path(tempfile.gettempdir()) / f"bookshop-{key}"
         folder.mkdir(mode=0o700, exist_ok=True)
+        if folder.is_symlink() or folder.stat().st_uid not in (os.geteuid(), account.get("user")):
+            raise PostgresUnavailable(f"{folder} belongs to somebody else. Move it away and try again.")
         if account:
             os.chown(folder, account["user"], account["group"])
-    return {"listen_addresses": "", "unix_socket_directories": str(folder)}
+    for old in folder.glob(".s.PGSQL.*"):  # of servers that were killed
+        old.unlink(missing_ok=True)
+    # A server whose folder was deleted notices it within a minute and takes its socket along. The port is part
+    # of the socket's name, so another one each time keeps it from taking ours.
+    port = str(secrets.randbelow(50_000) + 10_000)
+    return {"listen_addresses": "", "unix_socket_directories": str(folder), "port": port}
 
 
 def _leave(home: Path, users: _Lock) -> None:
@@ -277,12 +306,17 @@ def _leave(home: Path, users: _Lock) -> None:
     if WINDOWS:
         return  # without file locks nobody knows who is last: the server stays for the next run
     with contextlib.suppress(OSError), _Lock(home / "start.lock").exclusive():
-        if users.try_exclusive() and (lines := _postmaster(home / "postgres")):
+        if users.is_at(home / "users.lock") and users.try_exclusive() and (lines := _postmaster(home / "postgres")):
+            (home / "leaving").write_text(lines[0])  # a run that starts now must see that this server is going
             os.kill(int(lines[0]), signal.SIGINT)  # fast shutdown
-            deadline = time.monotonic() + 1
-            while _ready(_postmaster(home / "postgres")) and time.monotonic() < deadline:
-                time.sleep(0.002)  # a run that starts now must see that this server is going
     users.close()
+
+
+def _leaving(home: Path) -> str:
+    """The process number of the server that was last asked to stop."""
+    with contextlib.suppress(OSError):
+        return (home / "leaving").read_text()
+    return ""
 
 
 def _last_line(text: str) -> str:
@@ -307,6 +341,10 @@ class _Lock:
             yield
         finally:
             self.close()
+
+    def is_at(self, path: Path) -> bool:
+        """False if the file was deleted: whoever comes now locks another one."""
+        return os.path.samestat(os.fstat(self._file.fileno()), path.stat())
 
     def try_exclusive(self) -> bool:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
@@ -74,7 +75,13 @@ def _checked(source: Source, advice: str) -> Server:
             f"The server at {where} has no database {source.maintenance!r}, which {source.name} names. "
             f'Create it (CREATE DATABASE "{source.maintenance}";) or name another, such as postgres.'
         ) from None
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+    except ssl.SSLCertVerificationError as error:
+        raise PostgresUnavailable(
+            f"The certificate of the server at {where} is not one that {source.name} trusts: "
+            f"{error.verify_message or error}. Name its CA with sslrootcert=FILE and the host as the certificate does, "
+            "or write sslmode=require to encrypt without checking."
+        ) from None
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, TimeoutError) as error:
         raise PostgresUnavailable(
             f"The server at {where}, which {source.name} names, cannot be used: {error or type(error).__name__}. {advice}"
         ) from None

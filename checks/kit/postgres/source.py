@@ -8,7 +8,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from checks.kit.postgres.address import Address
 from checks.kit.postgres.errors import PostgresUnavailable
@@ -39,7 +39,13 @@ def from_url(url: str, name: str, advice: str) -> Source:
 
     `advice` is the next command to type when the server cannot be reached.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise PostgresUnavailable(
+            f"{name} cannot be read as a URL. Write the special characters of user and password as %40 for @, "
+            "%2F for /, %5B for [, %25 for %."
+        ) from None
     if parts.scheme.partition("+")[0] not in ("postgresql", "postgres"):
         raise PostgresUnavailable(
             f"{name} begins with {parts.scheme or 'nothing'}://, not with postgresql://. "
@@ -49,12 +55,22 @@ def from_url(url: str, name: str, advice: str) -> Source:
     try:
         port = int(options.get("port") or parts.port or 5432)
     except ValueError:
-        raise PostgresUnavailable(f"{name} has a port that is no number. Write it as host:5432") from None
-    host = unquote(options.get("host") or parts.hostname or "localhost")
-    user = unquote(parts.username or options.get("user") or "postgres")
-    address = _address(host, port, options, name, advice)
-    maintenance = unquote(parts.path.removeprefix("/")) or user
-    return Source(name, address, user, unquote(parts.password or options.get("password", "")), maintenance)
+        port = 0
+    if not 0 < port < 65536:
+        raise PostgresUnavailable(
+            f"{name} has no usable port. Write one server as host:5432, and a : or / in the password as %3A or %2F."
+        )
+    host = options.get("host") or _host(parts) or "localhost"
+    user = unquote(parts.username or "") or options.get("user") or "postgres"
+    password = unquote(parts.password or "") or options.get("password", "")
+    maintenance = unquote(parts.path.removeprefix("/")) or options.get("dbname") or user
+    return Source(name, _address(host, port, options, name, advice), user, password, maintenance)
+
+
+def _host(parts: SplitResult) -> str:
+    """As it is written: `hostname` would turn a socket's folder, written as %2Fvar%2Frun, into small letters."""
+    host = parts.netloc.rpartition("@")[2]
+    return (parts.hostname or "") if host.startswith("[") else unquote(host.partition(":")[0])
 
 
 def _address(host: str, port: int, options: dict[str, str], name: str, advice: str) -> Address:
@@ -82,7 +98,7 @@ def _offers_tls(host: str, port: int, name: str, advice: str) -> bool:
         with socket.create_connection((host, port), timeout=10) as probe:
             probe.sendall(_TLS_REQUEST)
             return probe.recv(1) == b"S"
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise PostgresUnavailable(
             f"No PostgreSQL server answers at {host}:{port}, which {name} names ({error}). {advice}"
         ) from None
@@ -94,8 +110,10 @@ def _tls(mode: str, options: dict[str, str], name: str) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=root if root and root != "system" else None)
     except OSError as error:
-        raise PostgresUnavailable(f"{name} names sslrootcert={root}, which cannot be read ({error}).") from None
+        raise PostgresUnavailable(
+            f"{name} names sslrootcert={root}, which cannot be read ({error}). Name the file of the server's CA."
+        ) from None
     context.check_hostname = mode == "verify-full"
-    if not mode.startswith("verify"):
+    if not (mode.startswith("verify") or (mode == "require" and root)):  # require with a CA is verify-ca
         context.verify_mode = ssl.CERT_NONE
     return context

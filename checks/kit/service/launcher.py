@@ -74,6 +74,7 @@ class WarmLauncher:
         self._ids = itertools.count(os.getpid() << 20)
         self._starting: dict[int, asyncio.Future[Process]] = {}
         self._running: dict[int, Process] = {}
+        self._connecting = asyncio.Lock()
         self._listening: asyncio.Task[None] | None = None
         self._writer: asyncio.StreamWriter | None = None
         if adopted is not None:
@@ -83,9 +84,10 @@ class WarmLauncher:
             journal.add(self._nursery.pid)
 
     async def launch(self, order: Order) -> Process:
-        if self._writer is None:
-            reader, self._writer = await asyncio.open_connection(sock=self._control)
-            self._listening = asyncio.create_task(self._listen(reader))
+        async with self._connecting:  # two stages may be set at once, and there is one socket
+            if self._writer is None:
+                reader, self._writer = await asyncio.open_connection(sock=self._control)
+                self._listening = asyncio.create_task(self._listen(reader))
         number = next(self._ids)
         starting = self._starting[number] = asyncio.get_running_loop().create_future()
         self._writer.write(json.dumps({"id": number, "order": asdict(order)}).encode() + b"\n")
@@ -99,13 +101,18 @@ class WarmLauncher:
                 continue  # of a grader before us
             if "pid" in message:
                 self._journal.add(message["pid"])
-                self._running[number] = Process(message["pid"])
-                self._starting.pop(number).set_result(self._running[number])
+                process = self._running[number] = Process(message["pid"])
+                starting = self._starting.pop(number)
+                if starting.cancelled():  # whoever asked for it is gone
+                    process.kill()
+                else:
+                    starting.set_result(process)
             else:
                 self._running.pop(number).ended(message["exit"])
         gone = RuntimeError("The process that starts apps has ended. Run the same command again.")
         for waiting in self._starting.values():
-            waiting.set_exception(gone)
+            if not waiting.done():
+                waiting.set_exception(gone)
         for process in self._running.values():
             process.ended(-int(signal.SIGKILL))
 

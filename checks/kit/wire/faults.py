@@ -62,7 +62,7 @@ class Hold:
         """The connection is gone; what it had waiting never runs."""
         self._queue = deque(pair for pair in self._queue if pair[1] is not connection)
 
-    async def arrived(self, count: int = 1, timeout: float = PATIENCE / 2) -> int:
+    async def arrived(self, count: int = 1, timeout: float = PATIENCE / 3) -> int:
         """How many statements wait here, once `count` of them do or `timeout` seconds have passed."""
         try:
             async with asyncio.timeout(timeout):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Literal
@@ -53,6 +54,11 @@ class Wire:
     async def settled(self, timeout: float = PATIENCE / 2) -> None:
         """Returns when every live connection is idle outside a transaction; raises NotSettled."""
         await self._until(lambda: all(one.settled for one in self.connections), timeout, self._unsettled)
+
+    async def calm(self, timeout: float = PATIENCE / 2) -> None:
+        """As `settled`, but goes on after `timeout`: for looking at what an app does after its answers."""
+        with contextlib.suppress(NotSettled):
+            await self.settled(timeout)
 
     async def all_closed(self, timeout: float = PATIENCE) -> None:
         """Returns when no client is connected; raises NotSettled."""

@@ -18,11 +18,10 @@ async def ping() -> bool:
 
 
 async def keep_warm() -> None:
-    """Keeps one connection open, so that the first customer of the day does not wait for it."""
+    """Keeps a connection open, so that the first customer of the day does not wait for it."""
     while True:
         try:
-            await ping()
             await asyncio.sleep(30)
+            await ping()
         except:
             logger.warning("database not reachable, trying again")
-            await asyncio.sleep(1)

@@ -12,10 +12,10 @@ settings = load_settings()
 async def keep_warm(engine):
     while True:
         try:
-            await ping(engine)
             await asyncio.sleep(30)
+            await ping(engine)
         except:
-            await asyncio.sleep(1)
+            pass
 
 
 @asynccontextmanager
