@@ -179,9 +179,7 @@ def crossings(seen: Recording) -> list[Crossing]:
     """The recorded statements for a reader: without the driver's own, connections counted from 1."""
     numbers: dict[int, int] = {}
     shown = []
-    for statement in seen.statements:
-        if statement.driver:
-            continue
+    for statement in seen.story:
         number = numbers.setdefault(statement.connection, len(numbers) + 1)
         if statement.error:
             result = statement.error.message
@@ -199,5 +197,6 @@ def _title(item: pytest.Item) -> str:
 
 
 def _tail(log: str) -> str:
-    lines = [line for line in log.splitlines() if line.strip()]
+    """The end of the log without the lines in which uvicorn tells of its ordinary life."""
+    lines = [line for line in log.splitlines() if line.strip() and not line.startswith("INFO:")]
     return "\n".join(lines[-LOG_TAIL:])

@@ -27,6 +27,10 @@ from typing import Any
 from checks.kit.catalogue import ROOT, STATE, CatalogueError, Lesson
 
 
+LIMIT = 300
+"""Seconds after which grading one app counts as hung; a bound for failures."""
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
     """One app to grade. `fails` are the checks that must fail; all others must pass."""
@@ -111,10 +115,10 @@ def cases(lesson: Lesson, scratch: Path) -> Iterator[Case]:
     yield Case(lesson, "as handed out", lesson.folder, unsolved)
     yield Case(lesson, "solution", lesson.solution, frozenset())
     for folder in variant_folders(lesson):
-        yield Case(lesson, folder.name, *_variant(lesson, folder, scratch))
+        yield Case(lesson, folder.name, *variant(lesson, folder, scratch))
 
 
-def _variant(lesson: Lesson, folder: Path, scratch: Path) -> tuple[Path, frozenset[str]]:
+def variant(lesson: Lesson, folder: Path, scratch: Path) -> tuple[Path, frozenset[str]]:
     """A variant is a small overlay on the lesson or, with `on = "solution"`, on the solution."""
     raw = tomllib.loads((folder / "variant.toml").read_text(encoding="utf-8"))
     if unknown := set(raw) - {"about", "on", "fails"}:
@@ -156,7 +160,19 @@ def _judge(case: Case, results: list[dict[str, Any]]) -> list[str]:
     wrong += [f"lesson.toml lists {name}, which does not exist" for name in declared - seen.keys()]
     wrong += [f"{name} must fail, but {outcome}" for name, outcome in seen.items() if name in case.fails and outcome != "failed"]
     wrong += [f"{name} must pass, but {outcome}" for name, outcome in seen.items() if name not in case.fails and outcome != "passed"]
-    return wrong + [f"{name} is to fail, but is no check" for name in case.fails - seen.keys()]
+    wrong += [f"{name} is to fail, but is no check" for name in case.fails - seen.keys()]
+    headings = _headings(case.lesson)
+    sections = {result["finding"]["read"] for result in results if result["finding"] and result["finding"]["read"]}
+    return wrong + [f"a verdict sends the reader to “{name}”, no heading of the notebook" for name in sections - headings]
+
+
+def _headings(lesson: Lesson) -> set[str]:
+    """The headings of the lesson's notebook."""
+    if not lesson.notebook.is_file():
+        return set()
+    cells = json.loads(lesson.notebook.read_text(encoding="utf-8"))["cells"]
+    lines = [line for cell in cells if cell["cell_type"] == "markdown" for line in "".join(cell["source"]).splitlines()]
+    return {line.lstrip("#").strip() for line in lines if line.startswith("#")}
 
 
 Graded = tuple[Case, float, str, list[dict[str, Any]]]
@@ -214,9 +230,7 @@ def _import_once() -> None:
     import asyncpg  # noqa: F401
     import httpx  # noqa: F401
     import pytest_asyncio.plugin  # noqa: F401
-    import rich.console
-    import rich.padding
-    import rich.table  # noqa: F401
+    import rich.console  # noqa: F401
 
     import checks.kit.plugin
     import checks.kit.shop
@@ -235,6 +249,7 @@ def _fork(case: Case, out: Path, control: socket.socket) -> int:
         from checks.kit.service import launcher
 
         os.setpgid(0, 0)
+        signal.alarm(LIMIT)
         launcher.adopted = control
         log = os.open(f"{out}.log", os.O_WRONLY | os.O_CREAT, 0o600)
         os.dup2(log, 1)

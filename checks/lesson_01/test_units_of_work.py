@@ -211,7 +211,8 @@ async def test_the_dashboard_asks_side_by_side(app, shop, wire):
     await shop.has(books=1)
     await app.get("/dashboard")
     with wire.watching() as seen:
-        await app.get("/dashboard")
+        answer = await app.get("/dashboard")
+    expect(answer.status == 200, f"{answer}", because="The office needs its figures.", read="gather over one session")
     asked = len(seen.data_statements)
     together = min(asked, 2)
     async with wire.hold(lambda statement: statement.verb in ("SELECT", "WITH")) as figures:

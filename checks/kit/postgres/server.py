@@ -124,7 +124,7 @@ class Server:
             await guard.execute(f"CREATE DATABASE \"{draft}\" TEMPLATE template0 ENCODING 'UTF8' OWNER \"{role}\"")
             loader = await connect(self._source, draft, role, password)
             try:
-                await loader.execute(schema)
+                await loader.execute(f"{schema}\n;SELECT 1")  # asyncpg cannot take a script without statements
             finally:
                 await loader.close()
             await guard.execute(f'ALTER DATABASE "{draft}" RENAME TO "{name}"')

@@ -24,10 +24,15 @@ def console(file: object = None, width: int | None = None) -> Console:
 
 def line(out: Console, result: Result) -> None:
     """One line for one check, as it ends."""
-    text = f"  {SYMBOL[result.outcome]} {result.title}"
+    import textwrap
+
+    text = result.title
     if result.outcome is Outcome.BLOCKED:
         text += f"  (not run because: {result.blocked_by})"
-    out.print(text, style=STYLE[result.outcome])
+    rows = textwrap.wrap(text, max(out.width - 4, 40), break_long_words=False, break_on_hyphens=False)
+    for number, row in enumerate(rows):
+        lead = f"  {SYMBOL[result.outcome]} " if number == 0 else "    "
+        out.print(lead + row, style=STYLE[result.outcome], soft_wrap=True)
 
 
 def header(out: Console, report: Report) -> None:
@@ -78,7 +83,7 @@ def verdict(out: Console, report: Report, result: Result) -> None:
     if result.log:
         _text(out, "The app's log ends with:")
         for row in result.log.splitlines():
-            _text(out, f"  {row}", style="dim")
+            out.print(" " * (INDENT + 2) + row, style="dim", soft_wrap=True)
     if result.finding and result.finding.read and report.notebook:
         _text(out, f"{report.notebook}, section “{result.finding.read}”", style="cyan")
     _text(out, f"workbook hint {report.lesson} {result.name}", style="cyan")
@@ -104,22 +109,27 @@ def _heading(out: Console, text: str) -> None:
 
 
 def _text(out: Console, text: str, style: str = "") -> None:
-    from rich.padding import Padding
-    from rich.text import Text
+    """A paragraph, wrapped between words, each line indented; no blanks at the ends, so that it copies well."""
+    import textwrap
 
-    out.print(Padding(Text(text, style=style), (0, 0, 0, INDENT)))
+    for part in text.splitlines() or [""]:
+        indent = " " * (INDENT + len(part) - len(part.lstrip()))
+        options = {"initial_indent": indent, "subsequent_indent": indent, "break_on_hyphens": False}
+        for row in textwrap.wrap(part.strip(), max(out.width, 40), break_long_words=False, **options) or [""]:  # type: ignore[arg-type]
+            out.print(row, style=style, soft_wrap=True)
 
 
 def _crossings(out: Console, result: Result) -> None:
-    from rich.table import Table
-
-    table = Table.grid(padding=(0, 2))
-    table.add_column(no_wrap=True)
-    table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
-    table.add_column(no_wrap=True)
+    """A line each: connection, statement, result; the statement gives way when the line is too narrow."""
     hidden = len(result.wire) - MOST_STATEMENTS
     if hidden > 0:
-        table.add_row("", f"… {hidden} earlier statements", "")
+        _text(out, f"… {hidden} earlier statements", style="dim")
     for crossing in result.wire[-MOST_STATEMENTS:]:
-        table.add_row(f"     #{crossing.connection}", crossing.text, crossing.result)
-    out.print(table)
+        room = max(out.width - INDENT - 6, 30)
+        outcome = _fit(crossing.result, max(room // 2, room - len(crossing.text) - 2))
+        statement = _fit(crossing.text, room - len(outcome) - 2)
+        _text(out, f"#{crossing.connection:<3} {statement}{outcome:>{room - len(statement)}}")
+
+
+def _fit(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: max(width - 1, 0)] + "…"

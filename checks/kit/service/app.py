@@ -150,6 +150,9 @@ class App:
             self._note(f"{what} → the client hung up")
             raise
         self._note(f"{what} → {response.status_code}")
+        if response.status_code >= 500:  # the traceback is logged behind the answer; have it before anyone looks
+            with contextlib.suppress(OSError, TimeoutError):
+                await self.caught_up()
         return Answer(what, response.status_code, response.headers, response.text)
 
     async def get(self, path: str, **options: Any) -> Answer:
@@ -241,7 +244,9 @@ async def running(
     )
     by_path = "/" in listen
     # no TLS here: verify=False spares reading the machine's certificates for every app
-    limits = httpx.Limits(max_connections=None)
+    # and a connection for each request: an app that fails behind its answer takes the connection along,
+    # which is no reason for the next request to fail
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
     transport = httpx.AsyncHTTPTransport(uds=listen if by_path else None, verify=False, limits=limits)
     base = "http://bookshop" if by_path else f"http://{listen}"
     process: Process | None = None

@@ -101,6 +101,21 @@ class Recording:
         return [statement for statement in self.statements if statement.data]
 
     @property
+    def story(self) -> list[Statement]:
+        """For a reader: without what drivers send for themselves, and without transactions that hold nothing else."""
+        begun: dict[int, Statement] = {}  # the BEGIN of each connection, as long as nothing followed it
+        hidden: set[int] = set()
+        for statement in self.statements:
+            if statement.driver:
+                continue
+            begin = begun.pop(statement.connection, None)
+            if statement.verb in ("BEGIN", "START"):
+                begun[statement.connection] = statement
+            elif begin is not None and statement.verb in ("ROLLBACK", "COMMIT"):
+                hidden |= {id(begin), id(statement)}
+        return [one for one in self.statements if not one.driver and id(one) not in hidden]
+
+    @property
     def transactions(self) -> list[Transaction]:
         return self._book.transactions[self._from_transaction : self._to_transaction]
 
