@@ -157,7 +157,9 @@ def explain(error: BaseException) -> Finding:
     if isinstance(error, AppDidNotStart):
         return Finding(str(error), "Every other check needs a running app. The log below says what stopped it.")
     if isinstance(error, NoAnswer):
-        return Finding(str(error), "A client that waits for ever is a client that is lost: find what the app waits for.")
+        return Finding(
+            str(error), "A client that waits for ever is a client that is lost: find what the app waits for."
+        )
     if isinstance(error, UnexpectedAnswer):
         return Finding(str(error), "The ticket says what this endpoint answers; other services read these fields.")
     if isinstance(error, NeverArrived):

@@ -27,5 +27,5 @@ def start() -> Nursery:
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     with theirs:
         command = [sys.executable, "-m", "checks.kit.service.nursery"]
-        nursery = subprocess.Popen(command, stdin=theirs, cwd=root, start_new_session=True)
+        nursery = subprocess.Popen(command, stdin=theirs.fileno(), cwd=root, start_new_session=True)
     return control, nursery

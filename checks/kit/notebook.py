@@ -1,6 +1,6 @@
 """What a notebook imports: the lesson's app on a live PostgreSQL, its wire, and pictures of both.
 
-    from checks.kit.notebook import scene, grade, timeline
+from checks.kit.notebook import scene, grade, timeline
 """
 
 from __future__ import annotations

@@ -17,7 +17,8 @@ from checks.kit.catalogue import ROOT, STATE, Lesson
 from checks.kit.service import App, Journal, open_launcher, running, sweep
 
 if TYPE_CHECKING:
-    from checks.kit.postgres import Database, Databases, Server
+    from checks.kit.postgres import Database, Server
+    from checks.kit.postgres.server import Databases
     from checks.kit.wire import Wire
 
 
@@ -99,12 +100,14 @@ class Run:
     def close(self) -> None:
         """Ends every app and lets the server go."""
         self._launcher.close()
-        if self._finding.done() and self._finding.exception() is None:
-            self._finding.result().close()
-        else:
-            self._finding.add_done_callback(lambda done: done.exception() is None and done.result().close())
+        self._finding.add_done_callback(_let_go)
         self._threads.shutdown(wait=True)
         self._journal.close()
+
+
+def _let_go(found: Future[Server]) -> None:
+    if found.exception() is None:
+        found.result().close()
 
 
 def _find(environ: Mapping[str, str]) -> Server:

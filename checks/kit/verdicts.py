@@ -13,7 +13,7 @@ from checks.kit.report import terminal
 from checks.kit.report.model import Outcome, Report
 
 
-class Verdicts(TerminalReporter):
+class Verdicts(TerminalReporter):  # type: ignore[misc]  # final for types; there is no other way to draw less
     """What is not about checks (collection errors, usage, internal errors) stays as pytest shows it."""
 
     def __init__(self, config: pytest.Config, grading: Grading) -> None:

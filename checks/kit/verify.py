@@ -26,7 +26,6 @@ from typing import Any
 
 from checks.kit.catalogue import ROOT, STATE, CatalogueError, Lesson
 
-
 LIMIT = 300
 """Seconds after which grading one app counts as hung; a bound for failures."""
 
@@ -71,7 +70,9 @@ def faults_on_paper(lesson: Lesson) -> list[str]:
     for kind, least in (("right_", 3), ("wrong_", 5)):
         if (count := sum(label.startswith(kind) for label in labels)) < least:
             wrong.append(f"{count} {kind}* variants, at least {least} are needed")
-    wrong += [f"variant {label} is neither right_* nor wrong_*" for label in labels if label[:6] not in ("right_", "wrong_")]
+    wrong += [
+        f"variant {label} is neither right_* nor wrong_*" for label in labels if label[:6] not in ("right_", "wrong_")
+    ]
     return [f"{lesson.name}: {text}" for text in wrong]
 
 
@@ -82,9 +83,13 @@ def _differences(lesson: Lesson) -> list[str]:
     changed = {
         name
         for name in ours | theirs
-        if name not in ours or name not in theirs or not filecmp.cmp(lesson.folder / name, lesson.solution / name, False)
+        if name not in ours
+        or name not in theirs
+        or not filecmp.cmp(lesson.folder / name, lesson.solution / name, False)
     }
-    wrong = [f"{name} differs in the solution, but `edit` does not list it" for name in sorted(changed - set(lesson.edit))]
+    wrong = [
+        f"{name} differs in the solution, but `edit` does not list it" for name in sorted(changed - set(lesson.edit))
+    ]
     return wrong + [f"`edit` lists {name}, but the solution does not change it" for name in set(lesson.edit) - changed]
 
 
@@ -136,9 +141,7 @@ def variant(lesson: Lesson, folder: Path, scratch: Path) -> tuple[Path, frozense
     return target, fails
 
 
-def verify(
-    chosen: list[Lesson], jobs: int, tell: Callable[[Outcome, int, int], None], only: str = ""
-) -> list[Outcome]:
+def verify(chosen: list[Lesson], jobs: int, tell: Callable[[Outcome, int, int], None], only: str = "") -> list[Outcome]:
     """Grades every case; `tell(outcome, done, total)` is called as each one ends."""
     with tempfile.TemporaryDirectory(prefix="verify-") as folder:
         scratch = Path(folder)
@@ -158,12 +161,22 @@ def _judge(case: Case, results: list[dict[str, Any]]) -> list[str]:
     declared = {entry.name for entry in case.lesson.checks}
     wrong = [f"lesson.toml does not list {name}" for name in seen.keys() - declared]
     wrong += [f"lesson.toml lists {name}, which does not exist" for name in declared - seen.keys()]
-    wrong += [f"{name} must fail, but {outcome}" for name, outcome in seen.items() if name in case.fails and outcome != "failed"]
-    wrong += [f"{name} must pass, but {outcome}" for name, outcome in seen.items() if name not in case.fails and outcome != "passed"]
+    wrong += [
+        f"{name} must fail, but {outcome}"
+        for name, outcome in seen.items()
+        if name in case.fails and outcome != "failed"
+    ]
+    wrong += [
+        f"{name} must pass, but {outcome}"
+        for name, outcome in seen.items()
+        if name not in case.fails and outcome != "passed"
+    ]
     wrong += [f"{name} is to fail, but is no check" for name in case.fails - seen.keys()]
     headings = _headings(case.lesson)
     sections = {result["finding"]["read"] for result in results if result["finding"] and result["finding"]["read"]}
-    return wrong + [f"a verdict sends the reader to “{name}”, no heading of the notebook" for name in sections - headings]
+    return wrong + [
+        f"a verdict sends the reader to “{name}”, no heading of the notebook" for name in sections - headings
+    ]
 
 
 def _headings(lesson: Lesson) -> set[str]:
@@ -185,13 +198,15 @@ def _grade_all(todo: list[Case], jobs: int, scratch: Path) -> Iterator[Graded]:
     for number, case in enumerate(todo):  # without fork: one interpreter after another
         began = time.perf_counter()
         report = scratch / f"{number}.json"
-        done = subprocess.run([sys.executable, "-m", "pytest", *_arguments(case, report)], cwd=ROOT, capture_output=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", *_arguments(case, report)], cwd=ROOT, capture_output=True
+        )
         yield case, time.perf_counter() - began, done.stdout.decode(errors="replace"), _results(report)
 
 
 def _grade_warm(todo: list[Case], jobs: int, scratch: Path) -> Iterator[Graded]:
-    from checks.kit.postgres import find
     from checks.kit import head_start
+    from checks.kit.postgres import find
 
     server = find(ROOT, os.environ)  # holds the server up from the first case to the last
     nurseries = [head_start.start() for _ in range(min(jobs, len(todo)))]
@@ -258,14 +273,23 @@ def _fork(case: Case, out: Path, control: socket.socket) -> int:
         code = int(pytest.main(_arguments(case, Path(f"{out}.json"))))
         sys.stdout.flush()
     except BaseException:
-        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        sys.excepthook(*sys.exc_info())
     finally:
         os._exit(code)
 
 
 def _arguments(case: Case, report: Path) -> list[str]:
     checks = str(case.lesson.checks_folder)
-    return [checks, "--target", str(case.folder), "--report-json", str(report), "-p", "no:cacheprovider", "-v"]
+    return [
+        checks,
+        "--target",
+        str(case.folder),
+        "--report-json",
+        str(report),
+        "-p",
+        "no:cacheprovider",
+        "-v",
+    ]
 
 
 def _results(report: Path) -> list[dict[str, Any]]:

@@ -93,7 +93,12 @@ async def test_every_connection_says_goodbye(app, wire):
     await app.stop(within=1)
     app.process.kill()
     await wire.all_closed()
-    expect(wire.closed, "No connection reached the database of DATABASE_URL.", because=GOODBYE, read="Leaving in time")
+    expect(
+        wire.closed,
+        "No connection reached the database of DATABASE_URL.",
+        because=GOODBYE,
+        read="Leaving in time",
+    )
     dropped = [connection for connection in wire.closed if connection.farewell != "terminate"]
     expect(
         not dropped,

@@ -12,7 +12,12 @@ async def test_a_created_book_can_be_read(app, shop, wire):
     """`POST /books` answers 201 with the stored book, and `GET /books/{id}` returns it."""
     there = await shop.has(authors=1)
     created = await app.post("/books", json=BOOK | {"author_id": there.authors[0]})
-    expect(created.status == 201, f"{created}", because="The shop must be able to take in books.", read="See it break")
+    expect(
+        created.status == 201,
+        f"{created}",
+        because="The shop must be able to take in books.",
+        read="See it break",
+    )
     await wire.calm()
     found = await app.get(f"/books/{created['id']}")
     expect(
@@ -80,9 +85,19 @@ async def test_a_book_is_announced_only_after_its_commit(app, shop, wire):
         request = app.sending("POST", "/books", json=BOOK | {"author_id": there.authors[0]})
         early = await answered_while_held(app, request, commits)
     answer = await request
-    expect(not early, f"{answer.request} was answered {answer.status} while COMMIT was held.", because=DURABLE, read=LINE)
+    expect(
+        not early,
+        f"{answer.request} was answered {answer.status} while COMMIT was held.",
+        because=DURABLE,
+        read=LINE,
+    )
     stored = await shop.count("books", "isbn = $1", BOOK["isbn"])
-    expect(answer.status == 201 and stored == 1, f"{answer}, and {stored} such book is stored.", because=DURABLE, read=LINE)
+    expect(
+        answer.status == 201 and stored == 1,
+        f"{answer}, and {stored} such book is stored.",
+        because=DURABLE,
+        read=LINE,
+    )
 
 
 async def test_an_order_is_confirmed_only_after_its_commit(app, shop, wire):
@@ -93,9 +108,19 @@ async def test_an_order_is_confirmed_only_after_its_commit(app, shop, wire):
         request = app.sending("POST", "/orders", json=order)
         early = await answered_while_held(app, request, commits)
     answer = await request
-    expect(not early, f"{answer.request} was answered {answer.status} while COMMIT was held.", because=DURABLE, read=LINE)
+    expect(
+        not early,
+        f"{answer.request} was answered {answer.status} while COMMIT was held.",
+        because=DURABLE,
+        read=LINE,
+    )
     stored = await shop.count("order_lines")
-    expect(answer.status == 201 and stored == 1, f"{answer}, and {stored} line of it is stored.", because=DURABLE, read=LINE)
+    expect(
+        answer.status == 201 and stored == 1,
+        f"{answer}, and {stored} line of it is stored.",
+        because=DURABLE,
+        read=LINE,
+    )
 
 
 async def test_a_refused_commit_is_no_success(app, shop):
@@ -133,7 +158,7 @@ async def test_requests_at_once_do_not_meet(app, shop, wire):
     wrong = [answer for answer, status in zip(answers, wanted, strict=True) if answer.status != status]
     expect(
         not wrong,
-        f"{len(wrong)} of 40 requests got an answer that belongs to somebody else's trouble, first: {(wrong or [''])[0]}",
+        f"{len(wrong)} of 40 requests got an answer that belongs to somebody else's trouble. {(wrong or [''])[0]}",
         because=OWN,
         read="One session for all",
     )
@@ -159,7 +184,12 @@ async def test_no_transaction_outlives_its_request(app, shop, wire):
     idle = await shop.value(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in transaction%'"
     )
-    expect(idle == 0, f"pg_stat_activity shows {idle} connections idle in transaction.", because=OPEN, read="Left open")
+    expect(
+        idle == 0,
+        f"pg_stat_activity shows {idle} connections idle in transaction.",
+        because=OPEN,
+        read="Left open",
+    )
 
 
 async def test_a_client_that_hangs_up_leaves_nothing_open(app, shop, wire):
@@ -212,7 +242,12 @@ async def test_the_dashboard_asks_side_by_side(app, shop, wire):
     await app.get("/dashboard")
     with wire.watching() as seen:
         answer = await app.get("/dashboard")
-    expect(answer.status == 200, f"{answer}", because="The office needs its figures.", read="gather over one session")
+    expect(
+        answer.status == 200,
+        f"{answer}",
+        because="The office needs its figures.",
+        read="gather over one session",
+    )
     asked = len(seen.data_statements)
     together = min(asked, 2)
     async with wire.hold(lambda statement: statement.verb in ("SELECT", "WITH")) as figures:

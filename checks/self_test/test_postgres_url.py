@@ -46,7 +46,9 @@ class Own:
     port: int
     tls_works: bool
 
-    def url(self, user: str = "owner ü@x", database: str = "postgres", scheme: str = "postgresql", **options: str) -> str:
+    def url(
+        self, user: str = "owner ü@x", database: str = "postgres", scheme: str = "postgresql", **options: str
+    ) -> str:
         tail = "&".join(f"{name}={quote(value, safe='/')}" for name, value in options.items())
         place = f"{quote(user, safe='')}:{quote(PASSWORD, safe='')}@localhost:{self.port}"
         return f"{scheme}://{place}/{database}?{tail}"
@@ -74,7 +76,8 @@ def own() -> Iterator[Own]:
     subprocess.run([bins / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"], **run)  # type: ignore[call-overload]
     (data / "pg_hba.conf").write_text(
         "local all postgres trust\nlocal all all scram-sha-256\n"
-        "hostssl all nobody all scram-sha-256\nhostnossl all nobody all reject\nhost all all all scram-sha-256\n"
+        "hostssl all nobody all scram-sha-256\nhostnossl all nobody all reject\n"
+        "host all all all scram-sha-256\n"
     )
     for name in ("server.crt", "server.key"):
         shutil.copy(tls / name, data / name)
@@ -87,7 +90,8 @@ def own() -> Iterator[Own]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     options = f"-p {port} -k {folder} -c fsync=off -c listen_addresses=localhost"
-    subprocess.run([bins / "pg_ctl", "-D", data, "-w", "-o", options, "-l", data / "log", "start"], **run)  # type: ignore[call-overload]
+    start = [bins / "pg_ctl", "-D", data, "-w", "-o", options, "-l", data / "log", "start"]
+    subprocess.run(start, **run)  # type: ignore[call-overload]
     number = int((data / "postmaster.pid").read_text().split()[0])
     try:
         psql = [bins / "psql", "-h", folder, "-p", str(port), "-U", "postgres", "-v", "ON_ERROR_STOP=1", "-q"]
@@ -102,7 +106,10 @@ def own() -> Iterator[Own]:
 
 def binaries() -> tuple[Path, bool]:
     """Of an installed PostgreSQL, which has TLS; else the wheel's, which has none."""
-    folders = [*Path("/usr/lib/postgresql").glob("*/bin"), *Path("/opt/homebrew/opt").glob("postgresql@*/bin")]
+    folders = [
+        *Path("/usr/lib/postgresql").glob("*/bin"),
+        *Path("/opt/homebrew/opt").glob("postgresql@*/bin"),
+    ]
     installed = [folder for folder in folders if (folder / "initdb").exists()]
     if installed:
         return max(installed, key=lambda folder: int("".join(filter(str.isdigit, folder.parent.name)))), True
@@ -127,11 +134,23 @@ def certificates(tls: Path) -> None:
 
     for name in ("ca", "other"):
         openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "9", "-subj", f"/CN={name}",
-                "-addext", "keyUsage=critical,keyCertSign,cRLSign", "-keyout", f"{name}.key", "-out", f"{name}.crt")  # fmt: skip
-    openssl("req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-keyout", "server.key", "-out", "server.csr")
+                "-addext", "keyUsage=critical,keyCertSign,cRLSign", "-keyout", f"{name}.key",
+                "-out", f"{name}.crt")  # fmt: skip
+    openssl(
+        "req",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-subj",
+        "/CN=localhost",
+        "-keyout",
+        "server.key",
+        "-out",
+        "server.csr",
+    )
     (tls / "ext").write_text("subjectAltName=DNS:localhost\n")
-    openssl("x509", "-req", "-in", "server.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "9",
-            "-extfile", "ext", "-out", "server.crt")  # fmt: skip
+    openssl("x509", "-req", "-in", "server.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial",
+            "-days", "9", "-extfile", "ext", "-out", "server.crt")  # fmt: skip
 
 
 async def found(url: str) -> Server:
@@ -356,7 +375,8 @@ async def before(own: Own) -> AsyncIterator[asyncpg.Connection]:
 async def test_nothing_of_the_users_is_touched(own: Own, before: asyncpg.Connection) -> None:
     look = (
         "SELECT (SELECT count(*) FROM pg_class), (SELECT count(*) FROM pg_db_role_setting), "
-        "(SELECT count(*) FROM pg_extension), (SELECT string_agg(name || setting, ',') FROM pg_file_settings), "
+        "(SELECT count(*) FROM pg_extension), "
+        "(SELECT string_agg(name || setting, '') FROM pg_file_settings), "
         "(SELECT count(*) FROM pg_database WHERE datname NOT LIKE 'workbook_template_%')"
     )
     then = await before.fetchrow(look)

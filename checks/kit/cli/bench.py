@@ -58,7 +58,7 @@ def _ratio(out: Any, what: str, ratio: float, limit: float) -> None:
 async def _plain_url(run: Run, lesson: Lesson) -> str:
     """A URL that asyncpg takes without a tap; the app is asked for its API document only."""
     database = await (await run.databases(lesson, lesson.solution)).fresh()
-    url = database.url("127.0.0.1", 1)
+    url: str = database.url("127.0.0.1", 1)
     await run.aclose()
     return url
 
@@ -107,14 +107,26 @@ async def _statements(run: Run) -> list[tuple[str, float, float]]:
     async with server.database(SCHEMA, "bench") as database, open_tap(server.address) as wire:
         address = server.address
         direct = await asyncpg.connect(
-            host=address.host, port=address.port, user=database.role, password=database.password, database=database.name
+            host=address.host,
+            port=address.port,
+            user=database.role,
+            password=database.password,
+            database=database.name,
         )
         tapped = await asyncpg.connect(database.url(wire.host, wire.port, scheme="postgresql"))
         query = "SELECT * FROM books WHERE id = $1"
-        rows.append(("SELECT by key, asyncpg", *await _alternate(lambda: direct.fetchrow(query, 7), lambda: tapped.fetchrow(query, 7))))
+        rows.append(
+            (
+                "SELECT by key, asyncpg",
+                *await _alternate(lambda: direct.fetchrow(query, 7), lambda: tapped.fetchrow(query, 7)),
+            )
+        )
         await direct.close()
         await tapped.close()
-        async with _orm(_direct_url(database, address)) as one, _orm(database.url(wire.host, wire.port)) as two:
+        async with (
+            _Orm(_direct_url(database, address)) as one,
+            _Orm(database.url(wire.host, wire.port)) as two,
+        ):
             rows.append(("session, SELECT by key, commit: SQLAlchemy", *await _alternate(one, two)))
     return rows
 
@@ -132,7 +144,7 @@ def _direct_url(database: Any, address: Any) -> str:
     return str(base).replace(f"@unused:{address.port}/", "@/") + f"?host={address.host}&port={address.port}"
 
 
-class _orm:
+class _Orm:
     """An async context manager that yields one unit of work as a callable."""
 
     def __init__(self, url: str) -> None:
@@ -158,7 +170,10 @@ class _orm:
 
 
 async def _alternate(
-    one: Callable[[], Awaitable[object]], two: Callable[[], Awaitable[object]], rounds: int = 40, batch: int = 50
+    one: Callable[[], Awaitable[object]],
+    two: Callable[[], Awaitable[object]],
+    rounds: int = 40,
+    batch: int = 50,
 ) -> tuple[float, float]:
     """Medians of the time for one call, measured in alternating batches."""
     for _ in range(batch):
@@ -172,6 +187,3 @@ async def _alternate(
                 await call()
             times.append((time.perf_counter() - began) / batch)
     return statistics.median(spent[0]), statistics.median(spent[1])
-
-
-

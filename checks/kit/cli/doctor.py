@@ -44,8 +44,6 @@ def doctor() -> int:
 
 def python() -> Finding:
     version = ".".join(map(str, sys.version_info[:3]))
-    if sys.version_info < (3, 11):
-        return Finding(False, f"Python {version}: 3.11 or newer is needed", "uv python install 3.13")
     return Finding(True, f"Python {version} on {sys.platform}")
 
 
@@ -67,7 +65,10 @@ def packages() -> Finding:
     if wrong:
         return Finding(False, "Packages differ from pyproject.toml: " + ", ".join(wrong), "uv sync")
     names = ("fastapi", "sqlalchemy", "asyncpg", "pytest")
-    return Finding(True, "Packages as pinned: " + ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names))
+    return Finding(
+        True,
+        "Packages as pinned: " + ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names),
+    )
 
 
 def lessons() -> Finding:
@@ -85,7 +86,10 @@ def postgres() -> Finding:
     async def ask() -> str:
         import asyncpg
 
-        async with server.database("CREATE TABLE probe (id int)", "doctor") as database, open_tap(server.address) as wire:
+        async with (
+            server.database("CREATE TABLE probe (id int)", "doctor") as database,
+            open_tap(server.address) as wire,
+        ):
             connection = await asyncpg.connect(database.url(wire.host, wire.port, scheme="postgresql"))
             try:
                 return str(await connection.fetchval("SHOW server_version"))
@@ -121,7 +125,9 @@ def port() -> Finding:
         try:
             probe.bind(("127.0.0.1", 8000))
         except OSError:
-            return Finding(None, "Port 8000 is taken; `workbook serve` wants another one", "workbook serve 0 --port 8001")
+            return Finding(
+                None, "Port 8000 is taken; `workbook serve` wants another one", "workbook serve 0 --port 8001"
+            )
     return Finding(True, "Port 8000 is free for `workbook serve`")
 
 
@@ -157,5 +163,3 @@ def _optional(program: str, use: str, mend: str) -> Finding:
     if path := shutil.which(program):
         return Finding(True, f"{program}: {path}")
     return Finding(None, f"{program} is not installed; {use}", mend)
-
-

@@ -63,7 +63,9 @@ def serve(
 @app.command(epilog="Examples: workbook hint 1; workbook hint 1 test_the_dashboard_is_right; workbook hint 1 --again")
 def hint(
     number: Number,
-    check: Annotated[str, typer.Argument(help="The check's name, or a part of it; the first red one if left out.")] = "",
+    check: Annotated[
+        str, typer.Argument(help="The check's name, or a part of it; the first red one if left out.")
+    ] = "",
     again: Annotated[bool, typer.Option(help="Show the hints that you had, without a new one.")] = False,
 ) -> None:
     """Says a little about the first red check, and a little more each time."""
@@ -138,5 +140,3 @@ def _folder(target: str, lesson: Lesson) -> Path:
     from checks.kit.targets import find_target, lesson_folder
 
     return lesson_folder(find_target(target), lesson)
-
-

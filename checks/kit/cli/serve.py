@@ -50,13 +50,14 @@ async def _serve(run: Run, lesson: Lesson, folder: Path, port: int) -> None:
         wire.subscribe(screen.crossed)
         events = await asyncio.start_server(screen.announced, "127.0.0.1", 0)
         stack.callback(events.close)
-        address = "127.0.0.1:{}".format(events.sockets[0].getsockname()[1])
+        address = f"127.0.0.1:{events.sockets[0].getsockname()[1]}"
         starting = run.app(lesson, folder, database, wire, workers=1, events=address, listen=f"127.0.0.1:{port}")
         app = await stack.enter_async_context(starting)
         out.print(f"Lesson {lesson.number:02} · {lesson.title} on {server.summary}", style="bold")
         out.print(f"http://127.0.0.1:{port}/docs   Ctrl-C sends SIGTERM to the app", style="dim")
         stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait({stopping, app.process.exit}, return_when=asyncio.FIRST_COMPLETED)
+        either: set[asyncio.Future[Any]] = {stopping, app.process.exit}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         if app.process.exit.done():
             out.print(app.log)

@@ -21,7 +21,10 @@ def verify(lessons: list[Lesson], jobs: int, only: str) -> int:
     def tell(outcome: verification.Outcome, done: int, total: int) -> None:
         case = outcome.case
         symbol, style = ("✗", "bold red") if outcome.wrong else ("✓", "green")
-        out.print(f"{symbol} {done:>3}/{total}  {case.lesson.name}  {case.label}  {outcome.seconds:.1f} s", style=style)
+        out.print(
+            f"{symbol} {done:>3}/{total}  {case.lesson.name}  {case.label}  {outcome.seconds:.1f} s",
+            style=style,
+        )
         for text in outcome.wrong:
             out.print(f"           {text}", style="red")
 

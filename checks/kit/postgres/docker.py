@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from urllib.parse import quote
 
@@ -17,22 +18,26 @@ def start_container() -> Source:
     """Starts a container and waits until it accepts connections; it is removed when the run lets it go."""
     from dataclasses import replace
 
-    from docker.errors import DockerException
-    from testcontainers.postgres import PostgresContainer
+    from docker.errors import DockerException  # type: ignore[import-untyped]
+    from testcontainers.community.postgres import PostgresContainer
 
     password = secrets.token_urlsafe(12)
-    container = PostgresContainer(IMAGE, username="bookshop", password=password, dbname="bookshop", driver=None)
-    container.with_command(["postgres", *(part for setting in FAST for part in ("-c", setting))])
     try:
-        container.start()
+        container = PostgresContainer(IMAGE, username="bookshop", password=password, dbname="bookshop", driver=None)
     except DockerException as error:
         raise PostgresUnavailable(
             f"WORKBOOK_POSTGRES=docker, but no Docker engine answers ({error}). Start Docker, or unset "
             "WORKBOOK_POSTGRES to use the embedded PostgreSQL."
         ) from None
-    except Exception as error:
-        container.stop()
-        raise PostgresUnavailable(f"A container from {IMAGE} did not start: {error}. Look with: docker ps -a") from None
+    container.with_command(["postgres", *(part for setting in FAST for part in ("-c", setting))])
+    try:
+        container.start()
+    except Exception as error:  # of docker, of requests, of testcontainers
+        with contextlib.suppress(Exception):
+            container.stop()
+        raise PostgresUnavailable(
+            f"A container from {IMAGE} did not start: {error}. Try it by hand: docker run --rm {IMAGE}"
+        ) from None
     try:
         host, port = container.get_container_host_ip(), container.get_exposed_port(5432)
         url = f"postgresql://bookshop:{quote(password, safe='')}@{host}:{port}/bookshop?sslmode=disable"

@@ -66,8 +66,8 @@ def start(root: Path) -> Source:
         raise
     except OSError as error:
         raise PostgresUnavailable(
-            f"The embedded PostgreSQL cannot be set up in {home}: {error}. Free some space or mend the folder's "
-            "rights; it may be deleted at any time, everything in it can be made again."
+            f"The embedded PostgreSQL cannot be set up in {home}: {error}. Free some space or mend "
+            "the folder's rights; it may be deleted at any time, everything in it can be made again."
         ) from None
     shown = data.relative_to(root) if data.is_relative_to(root) else data
     return Source(
@@ -105,7 +105,7 @@ def _home(root: Path) -> Path:
 
 
 def _account() -> dict[str, Any]:
-    """Arguments for subprocess: PostgreSQL refuses to run as root, so root lends it an account without rights."""
+    """Arguments for subprocess: PostgreSQL refuses to run as root, so root lends it another account."""
     if WINDOWS or os.geteuid() != 0:
         return {}
     import pwd
@@ -151,7 +151,7 @@ def _stamp(package: Path) -> str:
 
 
 def _running(data: Path, leaving: str) -> Address | None:
-    """Where the server of this folder listens; waits for one that is coming up or going down to arrive there."""
+    """Where the server of this folder listens; waits until one that comes up or goes down has done so."""
     deadline = time.monotonic() + PATIENCE
     while (lines := _postmaster(data)) is not None:
         if _ready(lines) and lines[0] != leaving:
@@ -226,7 +226,7 @@ def _start(data: Path, binaries: Path, account: dict[str, Any]) -> Address:
     try:
         return _launch(data, binaries, account)
     except PostgresUnavailable:
-        # after a power cut the data may be unusable (fsync is off); it holds nothing that cannot be made again
+        # after a power cut the data may be unusable (fsync is off); all of it can be made again
         _initialise(data, binaries, account)
         return _launch(data, binaries, account)
 
@@ -235,11 +235,12 @@ def _initialise(data: Path, binaries: Path, account: dict[str, Any]) -> None:
     """initdb beside the final place, which the data takes only when it is whole."""
     draft = data.with_name("postgres.draft")
     shutil.rmtree(draft, ignore_errors=True)
-    command = [
-        binaries / "initdb", "--pgdata", draft, "--username", "postgres", "--auth", "trust", "--encoding", "UTF8",
-        "--locale-provider", "builtin", "--builtin-locale", "C.UTF-8", "--locale", "C", "--no-sync", "--no-instructions",
+    command: list[str | Path] = [
+        binaries / "initdb", "--pgdata", draft, "--username", "postgres", "--auth", "trust",
+        "--encoding", "UTF8", "--locale-provider", "builtin", "--builtin-locale", "C.UTF-8",
+        "--locale", "C", "--no-sync", "--no-instructions",
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, cwd=data.parent, **account)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=data.parent, **account)
     if done.returncode:
         raise PostgresUnavailable(
             f"PostgreSQL could not make its data folder {data}: {_last_line(done.stderr)}. "
@@ -295,8 +296,8 @@ def _listening(data: Path, account: dict[str, Any]) -> dict[str, str]:
             os.chown(folder, account["user"], account["group"])
     for old in folder.glob(".s.PGSQL.*"):  # of servers that were killed
         old.unlink(missing_ok=True)
-    # A server whose folder was deleted notices it within a minute and takes its socket along. The port is part
-    # of the socket's name, so another one each time keeps it from taking ours.
+    # A server whose folder was deleted notices it within a minute and takes its socket along. The port is
+    # part of the socket's name, so another one each time keeps it from taking ours.
     port = str(secrets.randbelow(50_000) + 10_000)
     return {"listen_addresses": "", "unix_socket_directories": str(folder), "port": port}
 
@@ -365,5 +366,3 @@ class _Lock:
 
     def close(self) -> None:
         self._file.close()
-
-

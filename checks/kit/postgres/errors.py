@@ -3,5 +3,5 @@
 from __future__ import annotations
 
 
-class PostgresUnavailable(Exception):
+class PostgresUnavailable(Exception):  # noqa: N818, RUF100
     """No server that the workbook could use; the message names the cause and the command to type."""

@@ -78,12 +78,19 @@ def _checked(source: Source, advice: str) -> Server:
     except ssl.SSLCertVerificationError as error:
         raise PostgresUnavailable(
             f"The certificate of the server at {where} is not one that {source.name} trusts: "
-            f"{error.verify_message or error}. Name its CA with sslrootcert=FILE and the host as the certificate does, "
-            "or write sslmode=require to encrypt without checking."
+            f"{error.verify_message or error}. Name its CA with sslrootcert=FILE and the host as the "
+            "certificate does, or write sslmode=require to encrypt without checking."
         ) from None
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, TimeoutError) as error:
+    except (
+        OSError,
+        asyncpg.PostgresError,
+        asyncpg.InterfaceError,
+        asyncpg.InternalClientError,
+        TimeoutError,
+    ) as error:
         raise PostgresUnavailable(
-            f"The server at {where}, which {source.name} names, cannot be used: {error or type(error).__name__}. {advice}"
+            f"The server at {where}, which {source.name} names, cannot be used: "
+            f"{error or type(error).__name__}. {advice}"
         ) from None
     if int(version) < OLDEST:
         raise PostgresUnavailable(
@@ -92,7 +99,7 @@ def _checked(source: Source, advice: str) -> Server:
         )
     if not (rights.superuser or rights.createdb):
         raise PostgresUnavailable(
-            f"The role {source.user!r} may not create databases at {where}, and every lesson needs one of its own. "
+            f"The role {source.user!r} may not create databases at {where}, and every lesson needs its own. "
             f'As a superuser, type: ALTER ROLE "{source.user}" CREATEDB;'
         )
     return Server(source, rights, version)
@@ -103,11 +110,10 @@ async def _look(source: Source) -> tuple[Rights, str]:
 
     connection = await connect(source, source.maintenance)
     try:
-        row = await connection.fetchrow(
+        [row] = await connection.fetch(
             "SELECT rolsuper, rolcreatedb, rolcreaterole FROM pg_roles WHERE rolname = current_user"
         )
         version = await connection.fetchval("SELECT current_setting('server_version_num')::int / 10000")
         return Rights(*row), str(version)
     finally:
         await connection.close()
-

@@ -63,7 +63,7 @@ class Server:
 
     @asynccontextmanager
     async def databases(self, schema: str, label: str) -> AsyncIterator[Databases]:
-        """Fresh databases with `schema` loaded, owned by an ordinary role; all are dropped when the block ends.
+        """Fresh databases with `schema` loaded, owned by an ordinary role; dropped when the block ends.
 
         They are cloned from a template that is made once for each schema. While the block lasts, a connection
         of ours holds an advisory lock; a database whose lock is free belongs to a run that died, and goes.
@@ -121,7 +121,7 @@ class Server:
                 return name
             draft = f"{name}_draft"
             await guard.execute(f'DROP DATABASE IF EXISTS "{draft}" WITH (FORCE)')
-            await guard.execute(f"CREATE DATABASE \"{draft}\" TEMPLATE template0 ENCODING 'UTF8' OWNER \"{role}\"")
+            await guard.execute(f'CREATE DATABASE "{draft}" TEMPLATE template0 ENCODING \'UTF8\' OWNER "{role}"')
             loader = await connect(self._source, draft, role, password)
             try:
                 await loader.execute(f"{schema}\n;SELECT 1")  # asyncpg cannot take a script without statements
@@ -181,7 +181,7 @@ class Databases:
         return database
 
     def give_back(self, database: Database) -> None:
-        """The caller is done with it. Emptying it takes milliseconds, cloning another up to a third of a second."""
+        """The caller is done with it. Emptying it takes milliseconds, cloning up to a third of a second."""
         self._idle.append(database)
 
     async def drop_all(self) -> None:
@@ -209,7 +209,8 @@ class Database:
         """Ends all other connections to the database and empties every table; identities start at 1 again."""
         await self.admin.execute(
             "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+            "WHERE datname = current_database() AND pid <> pg_backend_pid() "
+            "AND backend_type = 'client backend'"
         )
         tables = await self.admin.fetchval(
             "SELECT string_agg(format('%I.%I', schemaname, tablename), ', ') FROM pg_tables "
@@ -239,7 +240,7 @@ async def connect(
 
 
 async def sweep(guard: asyncpg.Connection[Any], maintenance: str) -> int:
-    """Drops databases of runs that died; returns how many. Only ours: by name, and by the mark in the comment."""
+    """Drops databases of runs that died; returns how many. Only ours: by name and by the comment."""
     rows = await guard.fetch(
         "SELECT datname FROM pg_database d JOIN pg_shdescription s ON s.objoid = d.oid "
         "WHERE s.classoid = 'pg_database'::regclass AND datname ~ '^workbook_.+_[0-9a-f]{16}$' "

@@ -43,8 +43,8 @@ def from_url(url: str, name: str, advice: str) -> Source:
         parts = urlsplit(url)
     except ValueError:
         raise PostgresUnavailable(
-            f"{name} cannot be read as a URL. Write the special characters of user and password as %40 for @, "
-            "%2F for /, %5B for [, %25 for %."
+            f"{name} cannot be read as a URL. Write the special characters of user and password as %40 "
+            "for @, %2F for /, %5B for [, %25 for %."
         ) from None
     if parts.scheme.partition("+")[0] not in ("postgresql", "postgres"):
         raise PostgresUnavailable(
@@ -58,7 +58,7 @@ def from_url(url: str, name: str, advice: str) -> Source:
         port = 0
     if not 0 < port < 65536:
         raise PostgresUnavailable(
-            f"{name} has no usable port. Write one server as host:5432, and a : or / in the password as %3A or %2F."
+            f"{name} has no usable port. Write one server as host:5432, and : or / in the password as %3A or %2F."
         )
     host = options.get("host") or _host(parts) or "localhost"
     user = unquote(parts.username or "") or options.get("user") or "postgres"
@@ -68,7 +68,7 @@ def from_url(url: str, name: str, advice: str) -> Source:
 
 
 def _host(parts: SplitResult) -> str:
-    """As it is written: `hostname` would turn a socket's folder, written as %2Fvar%2Frun, into small letters."""
+    """As it is written: `hostname` would turn a socket's folder, %2Fvar%2Frun, into small letters."""
     host = parts.netloc.rpartition("@")[2]
     return (parts.hostname or "") if host.startswith("[") else unquote(host.partition(":")[0])
 
@@ -105,7 +105,7 @@ def _offers_tls(host: str, port: int, name: str, advice: str) -> bool:
 
 
 def _tls(mode: str, options: dict[str, str], name: str) -> ssl.SSLContext:
-    """As libpq: `prefer` and `require` encrypt without asking whom they talk to; verify-* check the certificate."""
+    """As libpq: `prefer` and `require` encrypt without asking for whom; verify-* check the certificate."""
     root = options.get("sslrootcert")
     try:
         context = ssl.create_default_context(cafile=root if root and root != "system" else None)

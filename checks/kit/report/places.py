@@ -8,7 +8,9 @@ from pathlib import Path
 from checks.kit.report.model import Place
 
 FRAME = re.compile(r'^\s*(?:[|+]\s*)*File "(?P<path>[^"]+)", line (?P<line>\d+)(?:, in (?P<function>\S+))?')
-ERROR = re.compile(r"^\s*(?:[|+]\s*)*(?P<error>[A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt|Required|Warning)\b.*)$")
+ERROR = re.compile(
+    r"^\s*(?:[|+]\s*)*(?P<error>[A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt|Required|Warning)\b.*)$"
+)
 
 
 def places(log: str, folder: Path, root: Path, most: int = 3) -> list[Place]:

@@ -1,6 +1,15 @@
 """The learner's app as a process of its own."""
 
-from checks.kit.service.app import Answer, App, AppDidNotStart, Exit, NoAnswer, Pending, UnexpectedAnswer, running
+from checks.kit.service.app import (
+    Answer,
+    App,
+    AppDidNotStart,
+    Exit,
+    NoAnswer,
+    Pending,
+    UnexpectedAnswer,
+    running,
+)
 from checks.kit.service.journal import Journal, sweep
 from checks.kit.service.launcher import Launcher, open_launcher
 

@@ -252,7 +252,8 @@ async def running(
     process: Process | None = None
     try:
         process = await launcher.launch(order)
-        await asyncio.wait({ready.all, process.exit}, timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
+        either: set[asyncio.Future[Any]] = {ready.all, process.exit}
+        await asyncio.wait(either, timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
         if not ready.all.done():
             code = process.exit.result() if process.exit.done() else None
             raise AppDidNotStart(code, _text(log))
@@ -286,7 +287,7 @@ class _Ready:
             self._server = await asyncio.start_unix_server(self._arrived, path)
             return str(path)
         self._server = await asyncio.start_server(self._arrived, "127.0.0.1", 0)
-        return "127.0.0.1:{}".format(self._server.sockets[0].getsockname()[1])
+        return f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     async def _arrived(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readline()

@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -92,6 +93,8 @@ def _serve(order: Order, listener: socket.socket | None) -> None:
     from uvicorn.config import STARTUP_FAILURE
 
     class Server(uvicorn.Server):
+        asked: Callable[[], object] = staticmethod(lambda: None)  # before the main loop there is nothing to wake
+
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             with connect(order.ready) as notice:
@@ -101,18 +104,15 @@ def _serve(order: Order, listener: socket.socket | None) -> None:
             """uvicorn looks every 0.1 s whether it was asked to stop; a grader that asks often need not wait."""
             asked = asyncio.Event()
             loop = asyncio.get_running_loop()
-            self.wake = lambda: loop.call_soon_threadsafe(asked.set)
+            self.asked = lambda: loop.call_soon_threadsafe(asked.set)
             ticking, waiting = asyncio.ensure_future(super().main_loop()), asyncio.ensure_future(asked.wait())
             await asyncio.wait({ticking, waiting}, return_when=asyncio.FIRST_COMPLETED)
             ticking.cancel()
             waiting.cancel()
 
-        def wake(self) -> None:
-            """Nothing to wake before the main loop runs."""
-
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             super().handle_exit(sig, frame)
-            self.wake()
+            self.asked()
 
     host, _, port = order.listen.rpartition(":")
     unix = "/" in order.listen
@@ -143,7 +143,8 @@ class Announcer:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
-            return await self._app(scope, receive, send)
+            await self._app(scope, receive, send)
+            return
         request = f"{scope['method']} {scope['path']}"
         self._tell(request=request)
 

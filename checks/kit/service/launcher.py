@@ -91,7 +91,8 @@ class WarmLauncher:
         number = next(self._ids)
         starting = self._starting[number] = asyncio.get_running_loop().create_future()
         self._writer.write(json.dumps({"id": number, "order": asdict(order)}).encode() + b"\n")
-        return await starting
+        process: Process = await starting
+        return process
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
         async for line in reader:

@@ -63,12 +63,12 @@ class Nursery:
         _adopt_orphans()
         gc.freeze()
         while True:
-            readable, _, _ = select.select([self._control, wake_read], [], [])
+            readable, _, _ = select.select([self._control.fileno(), wake_read], [], [])
             if wake_read in readable:
                 with contextlib.suppress(BlockingIOError):
                     os.read(wake_read, 4096)
                 self._reap()
-            if self._control in readable:
+            if self._control.fileno() in readable:
                 data = self._control.recv(65536)
                 if not data:
                     return
@@ -107,7 +107,7 @@ class Nursery:
             except SystemExit as leave:
                 code = _exit_code(leave)
             except BaseException:
-                sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+                sys.excepthook(*sys.exc_info())
             finally:
                 code = _farewell(code)
                 os._exit(code)

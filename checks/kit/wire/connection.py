@@ -240,7 +240,7 @@ class Connection:
             self._book.totals.round_trips += 1
         elif kind == CLOSE:
             names = self._prepared if body[:1] == b"S" else self._portals
-            names.pop(protocol.cstring(body, 1)[0], None)  # type: ignore[attr-defined]
+            names.pop(protocol.cstring(body, 1)[0], None)
         elif kind in WAITS:
             self._book.totals.round_trips += 1
             if kind == CALL:

@@ -21,7 +21,6 @@ class NeverArrived(Exception):
     """A statement that was waited for did not cross the wire."""
 
 
-
 class Resumable(Protocol):
     def resume(self) -> None: ...
 

@@ -146,6 +146,4 @@ class Recording:
 
 
 def _copy(totals: Totals) -> Totals:
-    return Totals(
-        totals.round_trips, totals.bytes_to_server, totals.bytes_from_server, totals.connections_opened
-    )
+    return Totals(totals.round_trips, totals.bytes_to_server, totals.bytes_from_server, totals.connections_opened)

@@ -7,11 +7,28 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 CONTROL = frozenset(
-    "BEGIN START COMMIT END ROLLBACK ABORT SAVEPOINT RELEASE SET SHOW RESET DISCARD DEALLOCATE PREPARE".split()
+    [
+        "BEGIN",
+        "START",
+        "COMMIT",
+        "END",
+        "ROLLBACK",
+        "ABORT",
+        "SAVEPOINT",
+        "RELEASE",
+        "SET",
+        "SHOW",
+        "RESET",
+        "DISCARD",
+        "DEALLOCATE",
+        "PREPARE",
+    ]
 )
 """Verbs that steer a session or a transaction and touch no data."""
 
-CHANGING = frozenset("INSERT UPDATE DELETE MERGE COPY TRUNCATE CALL DO CREATE ALTER DROP".split())
+CHANGING = frozenset(
+    ["INSERT", "UPDATE", "DELETE", "MERGE", "COPY", "TRUNCATE", "CALL", "DO", "CREATE", "ALTER", "DROP"]
+)
 """Verbs that make something durable when they run outside an explicit transaction."""
 
 _COMMENT = re.compile(r"\s+|--[^\n]*(?:\n|$)|/\*.*?\*/|;|\(", re.DOTALL)
@@ -42,9 +59,10 @@ class ServerError:
 class Statement:
     """One execution of a statement.
 
-    `started` and `finished` are seconds of time.perf_counter, at the tap; `finished` is None until the
-    answer is complete. `size` is the bytes of its rows. `in_transaction` says whether an explicit transaction was
-    open, or on its way, when it was sent. `simple`: sent as a simple query, which may hold several commands. `skipped`: PostgreSQL ignored it after an error before it.
+    `started` and `finished` are seconds of time.perf_counter, at the tap; `finished` is None until the answer is
+    complete. `size` is the bytes of its rows. `in_transaction` says whether an explicit transaction was open, or
+    on its way, when it was sent. `simple`: sent as a simple query, which may hold several commands. `skipped`:
+    PostgreSQL ignored it after an error before it.
     """
 
     connection: int

@@ -66,7 +66,11 @@ class Wire:
 
     def _unsettled(self) -> str:
         rest = [one for one in self.connections if not one.settled]
-        words = {"T": "inside a transaction", "E": "inside a failed transaction", "I": "waiting for an answer"}
+        words = {
+            "T": "inside a transaction",
+            "E": "inside a failed transaction",
+            "I": "waiting for an answer",
+        }
         first = rest[0]
         last = " ".join(first.last.text.split())[:100] if first.last else "none"
         state = words.get(first.status, "starting")
