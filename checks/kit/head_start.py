@@ -7,7 +7,16 @@ import sys
 
 Nursery = tuple[socket.socket, "subprocess.Popen[bytes]"]
 
+CHECKS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
 _begun: list[Nursery] = []
+
+
+def grades(arguments: list[str]) -> bool:
+    """Whether these arguments of pytest name a lesson's checks."""
+    lessons = os.path.join(CHECKS, "lesson_")
+    named = [argument.partition("::")[0] for argument in arguments if not argument.startswith("-")]
+    return any(os.path.abspath(path).startswith(lessons) for path in named or [os.getcwd()])
 
 
 def begin() -> None:
@@ -24,8 +33,7 @@ def take() -> Nursery:
 def start() -> Nursery:
     """A nursery in a session of its own, and the socket that commands it; closing the socket ends it."""
     control, theirs = socket.socketpair()
-    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     with theirs:
         command = [sys.executable, "-m", "checks.kit.service.nursery"]
-        nursery = subprocess.Popen(command, stdin=theirs.fileno(), cwd=root, start_new_session=True)
+        nursery = subprocess.Popen(command, stdin=theirs.fileno(), cwd=os.path.dirname(CHECKS), start_new_session=True)
     return control, nursery

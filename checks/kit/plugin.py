@@ -9,7 +9,7 @@ import sys
 
 from checks.kit import head_start
 
-if any("lesson_" in argument for argument in sys.argv[1:]):
+if head_start.grades(sys.argv[1:]):
     head_start.begin()  # the slowest thing first: it goes on while everything below is imported
 
 import asyncio
@@ -51,7 +51,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config, args: list[str]) -> None:
     # as early as pytest lets us: server and warm parent come up while pytest is still importing
-    if any("lesson_" in arg for arg in args if not arg.startswith("-")) and "--collect-only" not in args:
+    if head_start.grades(args) and not {"--collect-only", "--co", "--help", "-h"} & set(args):
         early_config.stash[grading_key] = Grading()
 
 

@@ -141,7 +141,7 @@ async def test_dead_runs_are_swept_and_nothing_else(server: Server, tmp_path: Pa
         "asyncio.run(main())\n"
     )
     root = str(Path(__file__).parents[2])
-    dead = subprocess.Popen([sys.executable, "-c", code, root], stdout=subprocess.PIPE, text=True)  # noqa: ASYNC220
+    dead = subprocess.Popen([sys.executable, "-c", code, root], stdout=subprocess.PIPE, text=True)
     assert dead.stdout is not None
     left = dead.stdout.readline().strip()
     admin = await server.connect()

@@ -177,7 +177,9 @@ def test_runs_that_come_and_go_at_the_same_time(folder: Path) -> None:
 def test_a_server_that_was_killed(folder: Path) -> None:
     other = Holder(folder)
     other.holds()
-    os.kill(pid(folder), signal.SIGKILL)
+    dead = pid(folder)
+    os.kill(dead, signal.SIGKILL)
+    until(lambda: "postgres" not in command(dead))
     with held(folder) as mine:  # the dead server's parent, which has not buried it, still runs
         assert ask(mine, "SELECT 1") == 1
     other.kill()
