@@ -314,12 +314,14 @@ class Connection:
                 skipped.skipped = True
                 skipped.finished = now
                 self._answers.popleft()
-        elif self._answers and self._parsed:  # refused when it was prepared, so it was never executed
+        elif self._parsed:  # refused when it was prepared, so it was never executed
             statement = Statement(self.id, self._parsed, now, 0, self._in_transaction, False, now, error=error)
+            self._parsed = ""
             self._book.add(statement)
             self._book.tell(Crossed(statement))
 
     def _ready(self, body: bytes) -> None:
+        self._parsed = ""
         while self._answers:
             statement = self._answers.popleft()
             if statement is None:

@@ -12,6 +12,10 @@ MOST = 200_000
 """Statements that one tap remembers; later ones pass but are not recorded."""
 
 
+ENDS_EMPTY = {"COMMIT": ("BEGIN", "START"), "ROLLBACK": ("BEGIN", "START", "SAVEPOINT"), "RELEASE": ("SAVEPOINT",)}
+"""A statement with this verb, straight after one of those, closes a transaction or savepoint that holds nothing."""
+
+
 @dataclass(slots=True, eq=False)
 class Transaction:
     """An explicit transaction. `outcome` is `open`, `commit`, `rollback`, or `lost` (its connection ended)."""
@@ -103,17 +107,16 @@ class Recording:
     @property
     def story(self) -> list[Statement]:
         """For a reader: without what drivers send for themselves, and without transactions that hold nothing else."""
-        begun: dict[int, Statement] = {}  # the BEGIN of each connection, as long as nothing followed it
-        hidden: set[int] = set()
+        kept: dict[int, list[Statement]] = {}
         for statement in self.statements:
-            if statement.driver:
-                continue
-            begin = begun.pop(statement.connection, None)
-            if statement.verb in ("BEGIN", "START"):
-                begun[statement.connection] = statement
-            elif begin is not None and statement.verb in ("ROLLBACK", "COMMIT"):
-                hidden |= {id(begin), id(statement)}
-        return [one for one in self.statements if not one.driver and id(one) not in hidden]
+            if not statement.driver:
+                stack = kept.setdefault(statement.connection, [])
+                if stack and stack[-1].verb in ENDS_EMPTY.get(statement.verb, ()):
+                    stack.pop()
+                else:
+                    stack.append(statement)
+        shown = {id(statement) for stack in kept.values() for statement in stack}
+        return [statement for statement in self.statements if id(statement) in shown]
 
     @property
     def transactions(self) -> list[Transaction]:
