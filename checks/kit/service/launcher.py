@@ -121,14 +121,16 @@ class WarmLauncher:
         """Every app dies with its process group; does not wait for the nursery to leave."""
         for process in self._running.values():
             process.kill()
-        if self._listening is not None:
-            with contextlib.suppress(RuntimeError):  # the loop may be closed already
-                self._listening.cancel()
         if self._nursery is None:
-            return
-        with contextlib.suppress(OSError):
-            self._control.shutdown(socket.SHUT_RDWR)
-        self._control.close()
+            return  # whoever lent us the nursery goes on using its socket
+        try:
+            if self._listening is not None and self._writer is not None:
+                self._listening.cancel()
+                self._writer.transport.abort()  # the loop must forget the socket before its number is used again
+            else:
+                self._control.close()
+        except RuntimeError:  # the loop is closed already, and with it whatever it knew
+            self._control.close()
         self._nursery.terminate()
 
 
