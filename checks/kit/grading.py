@@ -52,7 +52,6 @@ class Grading:
         if number not in self.reports:
             notebook = shown(self.lesson.notebook) if self.lesson.notebook.is_file() else ""
             self.reports[number] = Report(number, self.lesson.title, shown(self.folder), notebook)
-        self.reports[number].results.append(self.result)
 
     def stage_for(self, item: pytest.Item) -> Stage:
         """The stage that was being set for this check, or a new one."""
@@ -134,7 +133,8 @@ class Grading:
         return f"{finding.happened}\n\n{finding.because}"
 
     def keep(self) -> None:
-        """Remembers the outcome for the map, if it is the learner's own code that was graded."""
+        """The check has come to its end: into the report and, for the learner's own code, onto the map."""
+        self.report.results.append(self.result)
         if self.folder == self.lesson.folder:
             self._progress.record(self.lesson.name, self.result.name, self.result.outcome)
 
@@ -177,11 +177,11 @@ def explain(error: BaseException) -> Finding:
     )
 
 
-def crossings(seen: Recording) -> list[Crossing]:
+def crossings(seen: Recording | None) -> list[Crossing]:
     """The recorded statements for a reader: without the driver's own, connections counted from 1."""
     numbers: dict[int, int] = {}
     shown = []
-    for statement in seen.story:
+    for statement in seen.story if seen else []:
         number = numbers.setdefault(statement.connection, len(numbers) + 1)
         if statement.error:
             result = statement.error.message

@@ -162,7 +162,15 @@ async def stage(run: Run, grading: Grading, request: pytest.FixtureRequest) -> A
     """This check's stage; the next check's is being set meanwhile."""
     stage = grading.stage_for(request.node)
     grading.set_next()
-    await stage.ready()
+    try:
+        await stage.ready()
+    except Exception as error:
+        await stage.clear()
+        from checks.kit.postgres import PostgresUnavailable
+
+        if isinstance(error, PostgresUnavailable):
+            pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
+        raise
     grading.note_server()
     yield stage
     await stage.clear()

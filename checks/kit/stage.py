@@ -24,12 +24,12 @@ class Stage:
     """`did` is what happened on it so far, in sentences; `seen` what crossed its tap."""
 
     wire: Wire
-    seen: Recording
     database: Database
 
     def __init__(self, run: Run, lesson: Lesson, folder: Path) -> None:
         self.did: list[str] = []
         self.app: App | None = None
+        self.seen: Recording | None = None
         self._run = run
         self._lesson = lesson
         self._folder = folder

@@ -53,11 +53,22 @@ class Verdicts(TerminalReporter):  # type: ignore[misc]  # final for types; ther
         if any(not hasattr(error, "when") or error.when == "collect" for error in self.stats.get("error", [])):
             super().summary_errors()
 
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        if isinstance(excinfo.value, pytest.exit.Exception):
+            self._out.print(f"{excinfo.value.msg}", style="bold red", soft_wrap=True)
+        else:
+            self._out.print("\nInterrupted. What ran so far is kept; run the same command again.", style="bold")
+
+    def _report_keyboardinterrupt(self) -> None:
+        return
+
     def short_test_summary(self) -> None:
         return
 
     def summary_stats(self) -> None:
         for report in self._grading.reports.values():
+            if not report.results:
+                continue
             terminal.summary(self._out, report, _next_step(report))
         if not self._grading.reports:
             super().summary_stats()

@@ -188,7 +188,9 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize("how", ["warm", "spawned"])
-async def test_a_killed_run_leaves_nothing_for_the_next(app_of: Callable[[str], Path], tmp_path: Path, how: str) -> None:
+async def test_a_killed_run_leaves_nothing_for_the_next(
+    app_of: Callable[[str], Path], tmp_path: Path, how: str
+) -> None:
     records = tmp_path / "run"
     grader = subprocess.Popen(
         [sys.executable, "-c", GRADER, str(records), str(app_of(HELLO)), how], stdout=subprocess.PIPE, text=True

@@ -42,7 +42,12 @@ async def test_a_statement_is_recorded_with_its_result(client: asyncpg.Connectio
         with pytest.raises(asyncpg.UniqueViolationError):
             await client.execute("INSERT INTO t VALUES (1)")
     select, insert = seen.data_statements
-    assert (select.text, select.verb, select.rows, select.parameters) == ("SELECT * FROM t WHERE n > $1", "SELECT", 6, 1)
+    assert (select.text, select.verb, select.rows, select.parameters) == (
+        "SELECT * FROM t WHERE n > $1",
+        "SELECT",
+        6,
+        1,
+    )
     assert select.tag == "SELECT 6"
     assert select.finished is not None
     assert select.finished >= select.started
@@ -92,7 +97,9 @@ async def test_drivers_own_statements_are_left_out(database: Database, wire: Wir
 
 async def test_bare_psycopg_is_recorded(database: Database, wire: Wire) -> None:
     with wire.watching() as seen:
-        async with await psycopg.AsyncConnection.connect(database.url(wire.host, wire.port, "postgresql")) as connection:
+        async with await psycopg.AsyncConnection.connect(
+            database.url(wire.host, wire.port, "postgresql")
+        ) as connection:
             await connection.execute("SELECT * FROM t WHERE n < %s", (4,))
     assert [(statement.verb, statement.rows) for statement in seen.data_statements] == [("SELECT", 3)]
     assert [transaction.outcome for transaction in seen.transactions] == ["commit"]

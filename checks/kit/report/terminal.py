@@ -38,7 +38,7 @@ def line(out: Console, result: Result) -> None:
 def header(out: Console, report: Report) -> None:
     """Which lesson, whose code, which server."""
     out.print(f"Bookshop · lesson {report.lesson:02} · {report.title}", style="bold")
-    out.print(f"{report.target} on {report.postgres}\n", style="dim")
+    out.print(f"{report.target} on {report.postgres}\n", style="dim", soft_wrap=True)
 
 
 def verdicts(out: Console, report: Report, *, in_full: bool) -> None:
@@ -99,9 +99,9 @@ def summary(out: Console, report: Report, next_file: str) -> None:
         text += f", {blocked} not run"
     out.print(text, style=style)
     if report.passed:
-        out.print(f"Next: {next_file}")
+        out.print(f"Next: {next_file}", soft_wrap=True)
     else:
-        out.print(f"Open: {next_file}")
+        out.print(f"Open: {next_file}", soft_wrap=True)
 
 
 def _heading(out: Console, text: str) -> None:

@@ -14,5 +14,7 @@ def load_settings() -> Settings:
         return Settings()  # type: ignore[call-arg]  # filled from the environment
     except ValidationError as error:
         # names and reasons only: the value that is wrong may hold a password
-        problems = "; ".join(f"{str(item['loc'][0]).upper()}: {item['msg']} (got {item['input']!r})" for item in error.errors())
+        problems = "; ".join(
+            f"{str(item['loc'][0]).upper()}: {item['msg']} (got {item['input']!r})" for item in error.errors()
+        )
         raise SystemExit(f"The service cannot start. {problems}") from None

@@ -29,7 +29,11 @@ async def refused(request: Request, error: Exception) -> JSONResponse:
 async def create_book(body: BookIn, request: Request) -> BookOut:
     row = await request.state.pool.fetchrow(
         "INSERT INTO books (isbn, title, author_id, price_cents, stock) VALUES ($1, $2, $3, $4, $5) RETURNING *",
-        body.isbn, body.title, body.author_id, body.price_cents, body.stock,
+        body.isbn,
+        body.title,
+        body.author_id,
+        body.price_cents,
+        body.stock,
     )
     return BookOut(**row)
 
@@ -55,7 +59,10 @@ async def place_order(body: OrderIn, request: Request) -> OrderOut:
                 raise HTTPException(404)
             await connection.execute(
                 "INSERT INTO order_lines (order_id, book_id, quantity, price_cents) VALUES ($1, $2, $3, $4)",
-                order, line.book_id, line.quantity, price,
+                order,
+                line.book_id,
+                line.quantity,
+                price,
             )
             total += price * line.quantity
     return OrderOut(id=order, customer_id=body.customer_id, total_cents=total)
@@ -65,7 +72,8 @@ async def place_order(body: OrderIn, request: Request) -> OrderOut:
 async def read_order(order_id: int, request: Request) -> OrderOut:
     row = await request.state.pool.fetchrow(
         "SELECT o.id, o.customer_id, sum(l.quantity * l.price_cents) AS total_cents "
-        "FROM orders o JOIN order_lines l ON l.order_id = o.id WHERE o.id = $1 GROUP BY o.id", order_id
+        "FROM orders o JOIN order_lines l ON l.order_id = o.id WHERE o.id = $1 GROUP BY o.id",
+        order_id,
     )
     if row is None:
         raise HTTPException(404)
