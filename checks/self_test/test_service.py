@@ -129,7 +129,8 @@ async def test_memory_is_limited(launcher: tuple[Launcher, Path], app_of: Callab
         ("import no_such_module", 1, "ModuleNotFoundError"),
         (
             "from contextlib import asynccontextmanager\nfrom fastapi import FastAPI\n@asynccontextmanager\n"
-            "async def lifespan(app):\n    raise RuntimeError('no database')\n    yield\napp = FastAPI(lifespan=lifespan)",
+            "async def lifespan(app):\n    raise RuntimeError('no database')\n    yield\n"
+            "app = FastAPI(lifespan=lifespan)",
             3,
             "no database",
         ),

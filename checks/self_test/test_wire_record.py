@@ -183,7 +183,7 @@ async def test_refusing_turns_new_connections_away_and_leaves_live_ones(
             await asyncpg.connect(url)
         assert await client.fetchval("SELECT 1") == 1
     async with wire.refusing("reset"):
-        with pytest.raises(OSError):  # noqa: PT011
+        with pytest.raises(OSError):
             await asyncpg.connect(url)
     other = await asyncpg.connect(url)
     await other.close()

@@ -57,8 +57,8 @@ def tapped(database: Database, wire: Wire) -> str:
 
 
 def direct(database: Database, server: Server) -> str:
-    address = server.address
-    return f"host={address.host} port={address.port} user={database.role} dbname={database.name} password={database.password}"
+    where = f"host={server.address.host} port={server.address.port} dbname={database.name}"
+    return f"{where} user={database.role} password={database.password}"
 
 
 async def output(server: Server, program: str, *arguments: str, stdin: str = "") -> tuple[int, str, str]:

@@ -18,6 +18,4 @@ async def read_dashboard(session: Session) -> Dashboard:
         session.scalar(select(func.count()).select_from(Order)),
         session.scalar(select(func.sum(OrderLine.quantity * OrderLine.price_cents))),
     )
-    return Dashboard(
-        books=books or 0, customers=customers or 0, orders=orders or 0, revenue_cents=revenue or 0
-    )
+    return Dashboard(books=books or 0, customers=customers or 0, orders=orders or 0, revenue_cents=revenue or 0)
