@@ -5,12 +5,14 @@ PYTEST_DONT_REWRITE
 
 from __future__ import annotations
 
+import gc
 import sys
 
 from checks.kit import head_start
 
 if head_start.grades(sys.argv[1:]):
     head_start.begin()  # the slowest thing first: it goes on while everything below is imported
+    gc.disable()  # imports throw nothing away; back on when the checks are collected
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
@@ -97,6 +99,10 @@ def catalogue_name(path: Path) -> str | None:
     """`lesson_04` for a file below checks/lesson_04, else None."""
     inside = path.relative_to(catalogue.ROOT).parts if path.is_relative_to(catalogue.ROOT) else ()
     return inside[1] if len(inside) > 2 and inside[0] == "checks" and inside[1].startswith("lesson_") else None
+
+
+def pytest_collection_finish() -> None:
+    gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -269,6 +269,7 @@ def _fork(case: Case, out: Path, control: socket.socket) -> int:
         log = os.open(f"{out}.log", os.O_WRONLY | os.O_CREAT, 0o600)
         os.dup2(log, 1)
         os.dup2(log, 2)
+        sys.stdout = sys.stderr = os.fdopen(log, "w", buffering=1)  # whatever stood in their place before the fork
         os.chdir(ROOT)
         code = int(pytest.main(_arguments(case, Path(f"{out}.json"))))
         sys.stdout.flush()
