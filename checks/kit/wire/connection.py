@@ -65,6 +65,7 @@ class Connection:
         self._answers: deque[Statement | None] = deque()  # what the server owes; None stands for a Sync
         self._transaction: Transaction | None = None
         self._in_transaction = False
+        self._changed_data = False  # by the transaction that is open
         self._waiting: deque[bytes] = deque()  # from the client, not yet looked at
         self._waiting_size = 0
         self._stopped_at: tuple[bytes, bytes] | None = None  # a message that must wait, and what follows it
@@ -254,8 +255,13 @@ class Connection:
         verb = statement.verb
         if verb in ("BEGIN", "START"):
             self._in_transaction = True
+            self._changed_data = False
         elif verb in ("COMMIT", "END", "ABORT") or (verb == "ROLLBACK" and " TO " not in text.upper()):
-            self._in_transaction = False
+            statement.commits = self._changed_data and verb in ("COMMIT", "END")
+            self._in_transaction = self._changed_data = False
+        elif statement.changes:
+            statement.commits = not self._in_transaction
+            self._changed_data = self._in_transaction
         self.last = statement
         self._answers.append(statement)
         self._book.add(statement)

@@ -62,7 +62,8 @@ class Statement:
     `started` and `finished` are seconds of time.perf_counter, at the tap; `finished` is None until the answer is
     complete. `size` is the bytes of its rows. `in_transaction` says whether an explicit transaction was open, or
     on its way, when it was sent. `simple`: sent as a simple query, which may hold several commands. `skipped`:
-    PostgreSQL ignored it after an error before it.
+    PostgreSQL ignored it after an error before it. `commits`: makes work durable, that is, a COMMIT of a
+    transaction that changed something, or a change outside an explicit transaction.
     """
 
     connection: int
@@ -78,6 +79,7 @@ class Statement:
     error: ServerError | None = None
     skipped: bool = False
     held: bool = False
+    commits: bool = False
 
     @property
     def verb(self) -> str:
@@ -90,12 +92,8 @@ class Statement:
         return _is_driver(self.text)
 
     @property
-    def commits(self) -> bool:
-        """Makes work durable: COMMIT, or a change outside an explicit transaction."""
-        if self.verb in ("COMMIT", "END"):
-            return True
-        if self.in_transaction:
-            return False
+    def changes(self) -> bool:
+        """Changes data or tables, as far as its text tells; a function called by SELECT hides what it does."""
         return self.verb in CHANGING or (self.verb == "WITH" and bool(_CHANGING_CTE.search(self.text)))
 
     @property
