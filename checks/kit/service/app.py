@@ -251,7 +251,10 @@ async def running(
     base = "http://bookshop" if by_path else f"http://{listen}"
     process: Process | None = None
     try:
-        process = await launcher.launch(order)
+        starting = asyncio.ensure_future(launcher.launch(order))
+        await asyncio.sleep(0)
+        _import_late_ones()  # while the other process is busy
+        process = await starting
         either: set[asyncio.Future[Any]] = {ready.all, process.exit}
         await asyncio.wait(either, timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
         if not ready.all.done():
@@ -266,6 +269,13 @@ async def running(
             process.kill()
             await process.exit
         ready.close()
+
+
+def _import_late_ones() -> None:
+    """What httpx imports at its first request."""
+    import anyio._backends._asyncio
+    import h11
+    import httpcore  # noqa: F401
 
 
 async def _open(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
