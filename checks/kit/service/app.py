@@ -273,8 +273,8 @@ async def running(
 
 def _import_late_ones() -> None:
     """What httpx imports at its first request."""
-    import anyio._backends._asyncio
-    import h11
+    import anyio._backends._asyncio  # noqa: F401
+    import h11  # noqa: F401
     import httpcore  # noqa: F401
 
 
