@@ -124,19 +124,23 @@ def cases(lesson: Lesson, scratch: Path) -> Iterator[Case]:
 
 
 def variant(lesson: Lesson, folder: Path, scratch: Path) -> tuple[Path, frozenset[str]]:
-    """A variant is a small overlay on the lesson or, with `on = "solution"`, on the solution."""
+    """Puts a variant together under `scratch`: a small overlay on the lesson, the solution or another variant."""
     raw = tomllib.loads((folder / "variant.toml").read_text(encoding="utf-8"))
     if unknown := set(raw) - {"about", "on", "fails"}:
         raise CatalogueError(f"{folder / 'variant.toml'}: unknown key {sorted(unknown)[0]!r}")
-    base = {"lesson": lesson.folder, "solution": lesson.solution}.get(raw.get("on", "lesson"))
+    bases = {"lesson": lesson.folder, "solution": lesson.solution}
+    below = raw.get("on", "lesson")
     fails = frozenset(raw.get("fails", ()))
-    if base is None or bool(fails) == folder.name.startswith("right_"):
+    if bool(fails) == folder.name.startswith("right_") or not (below in bases or (folder.parent / below).is_dir()):
         raise CatalogueError(
-            f"{folder / 'variant.toml'}: `on` is 'lesson' or 'solution'; a wrong_* names in `fails` the checks "
-            "that it fails, a right_* has no `fails`."
+            f"{folder / 'variant.toml'}: `on` is 'lesson', 'solution' or another variant; a wrong_* names in `fails` "
+            "the checks that it fails, a right_* has no `fails`."
         )
     target = scratch / lesson.name / folder.name
-    shutil.copytree(base, target, ignore=shutil.ignore_patterns("__pycache__"))
+    if below in bases:
+        shutil.copytree(bases[below], target, ignore=shutil.ignore_patterns("__pycache__"))
+    else:
+        shutil.copytree(variant(lesson, folder.parent / below, scratch / folder.name)[0], target)
     shutil.copytree(folder, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("variant.toml", "__pycache__"))
     return target, fails
 
