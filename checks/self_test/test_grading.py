@@ -14,6 +14,7 @@ import pytest
 
 from checks.kit import catalogue
 from checks.kit.report.places import places
+from checks.kit.verify import variant
 
 ROOT = catalogue.ROOT
 
@@ -33,12 +34,11 @@ def mine(tmp_path: Path) -> Path:
 
 
 def test_the_unsolved_lesson_gets_verdicts_that_teach(tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "checks/lesson_01/variants/wrong_usual_get_session", tmp_path / "v")
-    shutil.copytree(ROOT / "solutions/lesson_01", tmp_path / "lesson_01")
-    shutil.copytree(tmp_path / "v/app", tmp_path / "lesson_01/app", dirs_exist_ok=True)
+    lesson = catalogue.lesson(1)
+    target, _ = variant(lesson, lesson.checks_folder / "variants/wrong_usual_get_session", tmp_path)
     report, junit = tmp_path / "report.json", tmp_path / "junit.xml"
     done = pytest_run(
-        "checks/lesson_01", "-k", "announced or created", "--target", str(tmp_path),
+        "checks/lesson_01", "-k", "announced or created", "--target", str(target),
         "--report-json", str(report), "--junitxml", str(junit),
     )  # fmt: skip
     assert done.returncode == 1

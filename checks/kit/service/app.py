@@ -178,7 +178,8 @@ class App:
         """Returns when every answer that the app had written before this call has been read.
 
         A few round trips that uvicorn answers by itself (400, the request line is none), so that the app's
-        loop turns and what was ready to leave has left; the app's own code sees nothing of them.
+        loop turns and what was ready to leave has left; the app's own code sees nothing of them. Then this loop
+        turns until the clients here have taken in what arrived.
         """
         for _ in range(3):
             reader, writer = await _open(self._listen)
@@ -187,6 +188,8 @@ class App:
                 await asyncio.wait_for(reader.read(), PATIENCE)
             finally:
                 writer.close()
+        for _ in range(100):  # far more turns than an answer takes from the socket to whoever awaits it
+            await asyncio.sleep(0)
 
     async def stop(self, signum: int = signal.SIGTERM, within: float = PATIENCE) -> Exit | None:
         """Sends a signal and waits; None: the process was still there after `within` seconds."""
