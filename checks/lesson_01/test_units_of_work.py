@@ -2,6 +2,7 @@
 
 import asyncio
 
+from checks.kit.durability import answered_while_held
 from checks.kit.report import expect
 from checks.kit.wire import committing
 
@@ -262,16 +263,6 @@ async def test_the_dashboard_asks_side_by_side(app, shop, wire):
         "connection runs one statement at a time: how many sessions do four statements need?",
         read="gather over one session",
     )
-
-
-async def answered_while_held(app, wire, request, commits) -> bool:
-    """Lets the held COMMITs go one by one; True if the answer came while one was held, or before it was sent."""
-    while await commits.arrived_or(request.task):
-        await app.caught_up()
-        if request.answered:
-            return True
-        commits.release_one()
-    return await commits.arrived_or(asyncio.ensure_future(wire.calm()))
 
 
 LINE = "The timeline"

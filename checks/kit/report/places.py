@@ -8,23 +8,26 @@ from pathlib import Path
 from checks.kit.report.model import Place
 
 FRAME = re.compile(r'^\s*(?:[|+]\s*)*File "(?P<path>[^"]+)", line (?P<line>\d+)(?:, in (?P<function>\S+))?')
-ERROR = re.compile(
-    r"^\s*(?:[|+]\s*)*(?P<error>[A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt|Required|Warning)\b.*)$"
-)
+ERROR = re.compile(r"^(?:\s*[|+] )*(?P<error>[A-Za-z_][\w.]*(?:: .*)?)$")
+"""A traceback's last line: its source lines are indented, this one is not, whatever the exception is called."""
 
 
 def places(log: str, folder: Path, root: Path, most: int = 3) -> list[Place]:
     """The last line inside `folder` of each traceback in the log, newest first, without repeats."""
     found: list[Place] = []
     current: Place | None = None
-    for line in log.splitlines():
+    lines = log.splitlines()
+    for number, line in enumerate(lines):
         if frame := FRAME.match(line):
             path = Path(frame["path"])
             if path.is_relative_to(folder):
                 shown = path.relative_to(root) if path.is_relative_to(root) else path
                 current = Place(str(shown), int(frame["line"]), frame["function"] or "")
         elif current and (error := ERROR.match(line)):
-            found.append(Place(current.path, current.line, current.function, _short(error["error"])))
+            text = error["error"]
+            if "validation error" in text:  # pydantic gives the reason on the next lines
+                text = " ".join([text, *(more.strip() for more in lines[number + 1 : number + 3])])
+            found.append(Place(current.path, current.line, current.function, _short(text)))
             current = None
     unique: dict[tuple[str, int], Place] = {}
     for place in reversed(found):

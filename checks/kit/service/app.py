@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 PATIENCE = 15.0
 """Seconds after which an answer or a start counts as never coming; a bound for failures, not a measurement."""
 
+PROBE_LOGGED = "WARNING:  Invalid HTTP request received.\n"
+
 _numbers = itertools.count(1)
 
 
@@ -130,8 +132,8 @@ class App:
 
     @property
     def log(self) -> str:
-        """Everything the app printed so far."""
-        return _text(self._log)
+        """Everything the app printed so far, without what `caught_up` made uvicorn say."""
+        return _text(self._log).replace(PROBE_LOGGED, "")
 
     async def request(self, method: str, path: str, **options: Any) -> Answer:
         """One request; the options are those of httpx. Raises NoAnswer, never an exception of httpx."""

@@ -1,0 +1,36 @@
+from fastapi import APIRouter, HTTPException
+from sqlalchemy.exc import IntegrityError
+
+from app.database import Session
+from app.models import Book, Review
+from app.schemas import ReviewIn, ReviewOut
+
+router = APIRouter(prefix="/books/{book_id}/reviews")
+
+
+@router.post("", status_code=201)
+async def review_book(book_id: int, body: ReviewIn, session: Session) -> ReviewOut:
+    try:
+        async with session.begin():
+            book = await session.get(Book, book_id)
+            if book is None:
+                raise HTTPException(404, "no such book")
+            review = Review(book_id=book_id, **body.model_dump())
+            session.add(review)
+            await session.flush()
+            created = ReviewOut(
+                id=review.id,
+                book_id=book_id,
+                rating_count=book.rating_count,
+                rating_average=(book.rating_sum + body.rating) / (book.rating_count + 1),
+                **body.model_dump(),
+            )
+    except IntegrityError as error:
+        raise HTTPException(409, "the customer is unknown") from error
+    async with session.begin():
+        again = Review(book_id=book_id, **body.model_dump())
+        session.add(again)
+        await session.flush()
+        book = await session.get_one(Book, book_id, populate_existing=True)
+        created.rating_count, created.rating_average = book.rating_count - 1, created.rating_average
+    return created
