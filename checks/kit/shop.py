@@ -17,6 +17,8 @@ class Stock:
     authors: list[int] = field(default_factory=list)
     books: list[int] = field(default_factory=list)
     customers: list[int] = field(default_factory=list)
+    reviews: list[int] = field(default_factory=list)
+    orders: list[int] = field(default_factory=list)
 
 
 class Shop:
@@ -27,27 +29,38 @@ class Shop:
         self._connection = database.admin
         self._note = note
 
-    async def has(self, *, authors: int = 0, books: int = 0, customers: int = 0, stock: int = 100) -> Stock:
-        """Fills the shop; every book has an author (one for all, unless `authors` says more) and `stock` copies."""
+    async def has(
+        self,
+        *,
+        authors: int = 0,
+        books: int = 0,
+        customers: int = 0,
+        stock: int = 100,
+        reviews: int = 0,
+        orders: int = 0,
+        lines: int = 1,
+    ) -> Stock:
+        """Fills the shop, which is empty.
+
+        Books take turns with the authors (one for all, unless `authors` says more) and with titles `Book 0`,
+        `Book 1` and so on; reviews (of rating 1 to 5) take turns with books and customers, orders with customers,
+        and the `lines` of the orders, of one copy each, with the books.
+        """
+        authors = max(authors, 1 if books else 0)
         there = Stock()
-        for number in range(max(authors, 1 if books else 0)):
-            there.authors.append(await self.add("authors", name=f"Author {number}"))
-        for number in range(books):
-            there.books.append(
-                await self.add(
-                    "books",
-                    isbn=f"97800000{number:05}",
-                    title=f"Book {number}",
-                    author_id=there.authors[number % len(there.authors)],
-                    price_cents=1000 + number,
-                    stock=stock,
-                )
-            )
-        for number in range(customers):
-            there.customers.append(
-                await self.add("customers", email=f"reader{number}@example.com", name=f"Reader {number}")
-            )
-        counts = {"authors": len(there.authors), "books": books, "customers": customers}
+        put_in: list[tuple[list[int], str, int, tuple[object, ...]]] = [
+            (there.authors, AUTHORS, authors, ()),
+            (there.books, BOOKS, books, (stock, there.authors)),
+            (there.customers, CUSTOMERS, customers, ()),
+            (there.reviews, REVIEWS, reviews, (there.books, there.customers)),
+            (there.orders, ORDERS, orders, (there.customers,)),
+        ]
+        for ids, sql, count, values in put_in:
+            if count:
+                ids.extend(row[0] for row in await self._connection.fetch(sql, count, *values))
+        if orders:
+            await self._connection.execute(LINES, orders * lines, lines, there.orders, there.books)
+        counts = {"authors": authors, "books": books, "customers": customers, "reviews": reviews, "orders": orders}
         self._note("the shop holds " + ", ".join(f"{n} {what}" for what, n in counts.items() if n))
         return there
 
@@ -71,3 +84,27 @@ class Shop:
 
     async def execute(self, sql: str, *values: object) -> None:
         await self._connection.execute(sql, *values)
+
+
+# $1 is how many; arrays are ids to take turns with
+_EACH = "FROM generate_series(0, $1::int - 1) n ORDER BY n"
+AUTHORS = f"INSERT INTO authors (name) SELECT 'Author ' || n {_EACH} RETURNING id"
+BOOKS = (
+    "INSERT INTO books (isbn, title, author_id, price_cents, stock) SELECT '97800000' || lpad(n::text, 5, '0'), "
+    f"'Book ' || n, ($3::bigint[])[1 + n % cardinality($3::bigint[])], 1000 + n, $2 {_EACH} RETURNING id"
+)
+CUSTOMERS = (
+    f"INSERT INTO customers (email, name) SELECT 'reader' || n || '@example.com', 'Reader ' || n {_EACH} RETURNING id"
+)
+REVIEWS = (
+    "INSERT INTO reviews (book_id, customer_id, rating, body) SELECT "
+    "($2::bigint[])[1 + n % cardinality($2::bigint[])], "
+    f"($3::bigint[])[1 + n % cardinality($3::bigint[])], 1 + n % 5, 'Opinion ' || n {_EACH} RETURNING id"
+)
+ORDERS = (
+    f"INSERT INTO orders (customer_id) SELECT ($2::bigint[])[1 + n % cardinality($2::bigint[])] {_EACH} RETURNING id"
+)
+LINES = (
+    "INSERT INTO order_lines (order_id, book_id, quantity, price_cents) SELECT ($3::bigint[])[1 + n / $2::int], "
+    f"($4::bigint[])[1 + n % cardinality($4::bigint[])], 1, 1000 {_EACH}"
+)

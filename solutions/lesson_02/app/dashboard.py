@@ -11,7 +11,7 @@ from app.schemas import Dashboard
 router = APIRouter(prefix="/dashboard")
 
 
-async def figure(sessions: async_sessionmaker[AsyncSession], query: Select[tuple[int]]) -> int:
+async def figure(sessions: async_sessionmaker[AsyncSession], query: Select[int]) -> int:
     """One number, read in a session of its own: a session serves one task at a time."""
     async with sessions() as session:
         return await session.scalar(query) or 0
