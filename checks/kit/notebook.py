@@ -69,9 +69,12 @@ async def log_of_start(number: int, target: str = "lessons", *, env: dict[str, s
         return f"{refusal.log.rstrip()}\n[exit code {refusal.code}]"
 
 
-def grade(number: int) -> None:
-    """Grades your code for a lesson, as `pytest checks/lesson_NN` does, and prints the verdicts."""
-    command = [sys.executable, "-m", "pytest", f"checks/lesson_{number:02}"]
+def grade(number: int, *, first: bool = False) -> None:
+    """Grades your code for a lesson, as `pytest checks/lesson_NN` does, and prints the verdicts.
+
+    With `first` it stops at the first check that fails.
+    """
+    command = [sys.executable, "-m", "pytest", f"checks/lesson_{number:02}", *(["-x"] if first else [])]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     print(done.stdout)  # noqa: T201
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +82,15 @@ class Shop:
 
     async def rows(self, sql: str, *values: object) -> list[dict[str, Any]]:
         return [dict(row) for row in await self._connection.fetch(sql, *values)]
+
+    @asynccontextmanager
+    async def lock(self, table: str) -> AsyncIterator[None]:
+        """Nobody else can read or write the table until the block ends, as during many a migration."""
+        self._note(f"{table} is locked in ACCESS EXCLUSIVE MODE")
+        async with self._connection.transaction():
+            await self._connection.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+            yield
+        self._note(f"{table} is free again")
 
     async def execute(self, sql: str, *values: object) -> None:
         await self._connection.execute(sql, *values)

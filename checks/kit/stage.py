@@ -6,6 +6,7 @@ While a check runs, the stage of the next one is already being set, so that its 
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from checks.kit.postgres import Database
     from checks.kit.run import Run
     from checks.kit.wire import Recording, Wire
+
+MANY = 6
+"""Answers in a row from which on their order says nothing."""
 
 
 class Stage:
@@ -77,11 +81,15 @@ class Stage:
         return await self._stack.enter_async_context(starting)
 
     def note(self, sentence: str) -> None:
-        """Adds a step; the same one again is counted instead of repeated."""
-        if self.did:
-            last, _, times = self.did[-1].partition("  ×")
-            if last == sentence:
-                self.did[-1] = f"{sentence}  ×{int(times or 1) + 1}"
+        """Adds a step; the same one again is counted instead of repeated.
+
+        Requests at once end in any order, so among many answers in a row the same ones are counted together.
+        """
+        answers = sum(1 for _ in itertools.takewhile(lambda step: " → " in step, reversed(self.did)))
+        for number in range(1, min(answers if answers >= MANY else 1, len(self.did)) + 1):
+            step, _, times = self.did[-number].partition("  ×")
+            if step == sentence:
+                self.did[-number] = f"{sentence}  ×{int(times or 1) + 1}"
                 return
         self.did.append(sentence)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from checks.kit.durability import answered_while_held
+from checks.kit.holding import answered_while_held
 from checks.kit.report import expect
 from checks.kit.wire import committing
 

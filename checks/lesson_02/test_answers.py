@@ -1,6 +1,6 @@
 """Lesson 02: an answer says what the database holds now, and reading it does no surprising work."""
 
-from checks.kit.durability import answered_while_held
+from checks.kit.holding import answered_while_held
 from checks.kit.report import expect
 from checks.kit.wire import committing
 

@@ -113,6 +113,18 @@ class Pending:
             await self.task
 
 
+class Reader:
+    """A client in the middle of an answer; what it does not read waits in the app, once the buffers are full."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self.status = response.status_code
+        self._response = response
+
+    async def rest(self) -> str:
+        """The whole body."""
+        return (await self._response.aread()).decode()
+
+
 class App:
     """A running app. `note` receives a sentence for everything a check does with it."""
 
@@ -140,11 +152,12 @@ class App:
         import httpx
 
         what = f"{method} {path}"
+        limit = options.get("timeout", PATIENCE)
         try:
             response = await self._client.request(method, path, **options)
         except httpx.TimeoutException:
-            self._note(f"{what} → no answer within {PATIENCE:.0f} s")
-            raise NoAnswer(f"{what} was not answered within {PATIENCE:.0f} s.") from None
+            self._note(f"{what} → no answer within {limit:g} s")
+            raise NoAnswer(f"{what} was not answered within {limit:g} s.") from None
         except httpx.TransportError as error:
             self._note(f"{what} → connection broke")
             raise NoAnswer(f"{what} was not answered: the app closed the connection ({error}).") from None
@@ -175,6 +188,17 @@ class App:
     def sending(self, method: str, path: str, **options: Any) -> Pending:
         """Starts a request and goes on without waiting for its answer."""
         return Pending(asyncio.create_task(self.request(method, path, **options)))
+
+    @asynccontextmanager
+    async def reading(self, path: str) -> AsyncIterator[Reader]:
+        """A client that has the head of the answer to GET `path` and takes in its body only when told to."""
+        import httpx
+
+        try:
+            async with self._client.stream("GET", path) as response:
+                yield Reader(response)
+        except httpx.TransportError as error:
+            raise NoAnswer(f"GET {path} was not answered to its end: {type(error).__name__}.") from None
 
     async def caught_up(self) -> None:
         """Returns when every answer that the app had written before this call has been read.

@@ -1,0 +1,45 @@
+"""One engine for the service, one session for each unit of work."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated
+
+from fastapi import Depends, Request
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+
+
+@asynccontextmanager
+async def open_engine(url: str) -> AsyncIterator[AsyncEngine]:
+    """An engine for the time of the block; on the way out every connection is closed properly."""
+    engine = create_async_engine(url, pool_size=40, max_overflow=60)
+    try:
+        yield engine
+    finally:
+        await engine.dispose()
+
+
+async def ping(engine: AsyncEngine) -> None:
+    """One round trip to the database; raises what the driver raises."""
+    async with engine.connect() as connection:
+        await connection.execute(text("SELECT 1"))
+
+
+async def get_sessions(request: Request) -> async_sessionmaker[AsyncSession]:
+    sessions: async_sessionmaker[AsyncSession] = request.state.sessions
+    return sessions
+
+
+Sessions = Annotated[async_sessionmaker[AsyncSession], Depends(get_sessions)]
+
+
+async def get_session(sessions: Sessions) -> AsyncIterator[AsyncSession]:
+    """A session of the request's own. It never commits: what is below `yield` runs after the answer was sent.
+
+    Whoever writes commits, with `async with session.begin()`. Closing rolls back the rest.
+    """
+    async with sessions() as session:
+        yield session
+
+
+Session = Annotated[AsyncSession, Depends(get_session)]
