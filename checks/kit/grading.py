@@ -121,7 +121,8 @@ class Grading:
         if isinstance(error, AppDidNotStart):
             self._no_start[self.lesson.number] = "the app does not start"
         app = self.stage.app if self.stage else None
-        log = error.log if isinstance(error, AppDidNotStart) else app.log if app else ""
+        printed = app.log if app else self.stage.printed if self.stage else ""
+        log = error.log if isinstance(error, AppDidNotStart) else printed
         result.places = places(log, self.folder, ROOT)
         if not result.places or isinstance(error, AppDidNotStart):
             result.log = _tail(log)

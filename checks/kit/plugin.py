@@ -27,7 +27,7 @@ from checks.kit.targets import find_target
 
 if TYPE_CHECKING:
     from checks.kit.run import Run
-    from checks.kit.service import App
+    from checks.kit.service import App, Done
     from checks.kit.shop import Shop
     from checks.kit.stage import Stage
     from checks.kit.wire import Wire
@@ -203,6 +203,19 @@ def launch(stage: Stage) -> Callable[..., Awaitable[App]]:
     A None in `env` leaves that variable out. Raises AppDidNotStart with the app's log.
     """
     return stage.launch
+
+
+@pytest.fixture
+def alembic(stage: Stage) -> Callable[..., Awaitable[Done]]:
+    """Runs Alembic as the learner would, in the lesson's folder: `done = await alembic("upgrade", "head")`.
+
+    `done.ok`, `done.output`; with `password=` it logs in with that one. See Stage.command.
+    """
+
+    async def alembic(*arguments: str, password: str | None = None) -> Done:
+        return await stage.command("alembic", *arguments, password=password)
+
+    return alembic
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from checks.kit.catalogue import ROOT, STATE, Lesson
-from checks.kit.service import App, Journal, open_launcher, running, sweep
+from checks.kit.service import App, Done, Journal, open_launcher, run_command, running, sweep
 
 if TYPE_CHECKING:
     from checks.kit.postgres import Database, Server
@@ -92,6 +92,15 @@ class Run:
             note=note,
         ) as app:
             yield app
+
+    async def command(
+        self, lesson: Lesson, folder: Path, url: str, *arguments: str, note: Callable[[str], None] = lambda _: None
+    ) -> Done:
+        """Runs a command in `folder`, with DATABASE_URL set to `url`."""
+        env = {"DATABASE_URL": url, **{name: value for name, value in lesson.env.items() if value is not None}}
+        return await run_command(
+            self._launcher, folder, self.scratch, *arguments, env=env, pycache=STATE / "pycache", note=note
+        )
 
     async def aclose(self) -> None:
         """Drops the databases. The event loop that made them must still run."""

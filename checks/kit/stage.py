@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from checks.kit.service import App, AppDidNotStart
+from checks.kit.service import App, AppDidNotStart, Done
 
 if TYPE_CHECKING:
     from checks.kit.catalogue import Lesson
@@ -25,7 +25,7 @@ MANY = 6
 
 
 class Stage:
-    """`did` is what happened on it so far, in sentences; `seen` what crossed its tap."""
+    """`did` is what happened on it so far, in sentences; `seen` what crossed its tap; `printed` the last command."""
 
     wire: Wire
     database: Database
@@ -33,6 +33,7 @@ class Stage:
     def __init__(self, run: Run, lesson: Lesson, folder: Path) -> None:
         self.did: list[str] = []
         self.app: App | None = None
+        self.printed = ""
         self.seen: Recording | None = None
         self._run = run
         self._lesson = lesson
@@ -73,6 +74,19 @@ class Stage:
             raise started
         self.app = started
         return started
+
+    async def command(self, *arguments: str, password: str | None = None) -> Done:
+        """Runs a command in the lesson's folder, on this stage's database through its tap.
+
+        With `password` it logs in as a role of its own that has this password and the rights of the usual one.
+        """
+        role = None
+        if password is not None:
+            role = await self._stack.enter_async_context(self.database.another_role(password))
+        url = self.database.url(self.wire.host, self.wire.port, role=role, password=password)
+        done = await self._run.command(self._lesson, self._folder, url, *arguments, note=self.note)
+        self.printed = done.output
+        return done
 
     async def _start(self, env: Mapping[str, str | None], workers: int | None) -> App:
         starting = self._run.app(

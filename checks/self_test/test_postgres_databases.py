@@ -88,17 +88,19 @@ async def test_a_schema_with_a_mistake_does_not_become_a_template(server: Server
 
 
 async def test_reset_empties_every_table_and_ends_every_other_connection(server: Server) -> None:
-    async with server.database(SCHEMA, "test") as database:
+    more = (
+        'CREATE SCHEMA other; CREATE TABLE other."odd Näme" (id int);'
+        "CREATE TABLE part (id int) PARTITION BY RANGE (id);"
+        "CREATE TABLE part_1 PARTITION OF part FOR VALUES FROM (0) TO (9);"
+    )
+    async with server.database(f"{SCHEMA};{more}", "test") as database:
         app = await as_app(server, database)
         await app.execute(
-            'CREATE SCHEMA other; CREATE TABLE other."odd Näme" (id int);'
-            'INSERT INTO other."odd Näme" VALUES (1);'
-            "CREATE TABLE part (id int) PARTITION BY RANGE (id);"
-            "CREATE TABLE part_1 PARTITION OF part FOR VALUES FROM (0) TO (9); INSERT INTO part VALUES (1);"
+            'INSERT INTO other."odd Näme" VALUES (1); INSERT INTO part VALUES (1);'
             "INSERT INTO author (name) VALUES ('Mary'), ('Jane'); INSERT INTO book (author_id) VALUES (1)"
         )
         await app.execute("BEGIN; LOCK TABLE author IN ACCESS EXCLUSIVE MODE")
-        await database.reset()
+        assert await database.reset()
         with pytest.raises((asyncpg.PostgresConnectionError, asyncpg.AdminShutdownError, asyncpg.InterfaceError)):
             await app.fetchval("SELECT 1")
         app.terminate()
@@ -116,6 +118,46 @@ async def test_a_database_that_was_given_back_comes_back_empty(server: Server) -
         again = await databases.fresh()
         assert again.name == first.name
         assert await again.admin.fetchval("SELECT count(*) FROM author") == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["CREATE TABLE more ()", "ALTER TABLE author DROP COLUMN name", "ALTER TABLE author ALTER name SET DEFAULT 'x'",
+     "CREATE INDEX ON author (name)", "CREATE TYPE colour AS ENUM ('red')",
+     "CREATE FUNCTION f() RETURNS int LANGUAGE sql RETURN 1"],
+)  # fmt: skip
+async def test_a_database_whose_tables_were_changed_does_not_come_back(server: Server, change: str) -> None:
+    async with server.databases(SCHEMA, "test") as databases:
+        first = await databases.fresh()
+        await first.admin.execute(change)
+        databases.give_back(first)
+        again = await databases.fresh()
+        assert again.name != first.name
+        assert await server_has(server, first.name) is False
+
+
+async def server_has(server: Server, name: str) -> bool:
+    admin = await server.connect()
+    try:
+        return bool(await admin.fetchval("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)", name))
+    finally:
+        await admin.close()
+
+
+async def test_another_role_acts_as_the_usual_one_and_leaves_nothing(server: Server) -> None:
+    async with server.database(SCHEMA, "test") as database:
+        async with database.another_role("p@ss%w:rd/'") as role:
+            url = database.url("h", 1, role=role, password="p@ss%w:rd/'")
+            assert url.startswith(f"postgresql+asyncpg://{role}:p%40ss%25w%3Ard%2F%27@h:1/")
+            address = server.address
+            app = await asyncpg.connect(
+                host=address.host, port=address.port, user=role, password="p@ss%w:rd/'", database=database.name
+            )
+            await app.execute("CREATE TABLE mine ()")
+            await app.close()
+            owner = await database.admin.fetchval("SELECT tableowner FROM pg_tables WHERE tablename = 'mine'")
+            assert owner == database.role
+        assert not await database.admin.fetchval("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", role)
 
 
 async def test_databases_go_even_with_an_app_in_the_middle_of_a_transaction(server: Server) -> None:

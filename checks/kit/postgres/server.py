@@ -25,6 +25,30 @@ MARK = "made by the Bookshop workbook, kept from"
 ROLES, TEMPLATES = 0x626F6F6B, 0x626F6F6C
 """Keys of the advisory locks under which the role and the templates are made, one run at a time."""
 
+CATALOGUE = """
+    WITH ours AS (
+        SELECT oid FROM pg_namespace WHERE nspname <> 'information_schema' AND nspname NOT LIKE 'pg\\_%'
+    )
+    SELECT md5(string_agg(part, ' ' ORDER BY part)) FROM (
+        SELECT concat_ws('.', 'class', oid, relname) FROM pg_class WHERE relnamespace IN (SELECT oid FROM ours)
+        UNION ALL
+        SELECT concat_ws('.', 'column', attrelid, attnum, attname, atttypid, attnotnull, atthasdef)
+          FROM pg_attribute JOIN pg_class c ON c.oid = attrelid
+         WHERE attnum > 0 AND relnamespace IN (SELECT oid FROM ours)
+        UNION ALL
+        SELECT concat_ws('.', 'constraint', oid, conname) FROM pg_constraint
+         WHERE connamespace IN (SELECT oid FROM ours)
+        UNION ALL SELECT concat_ws('.', 'default', oid) FROM pg_attrdef
+        UNION ALL SELECT concat_ws('.', 'trigger', oid, tgname) FROM pg_trigger
+        UNION ALL SELECT concat_ws('.', 'label', oid, enumlabel) FROM pg_enum
+        UNION ALL
+        SELECT concat_ws('.', 'function', oid, md5(prosrc)) FROM pg_proc WHERE pronamespace IN (SELECT oid FROM ours)
+        UNION ALL
+        SELECT concat_ws('.', 'type', oid, typname) FROM pg_type WHERE typnamespace IN (SELECT oid FROM ours)
+    ) AS parts(part)
+"""
+"""One value for everything that a database has besides rows; whoever changes a table changes it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rights:
@@ -164,10 +188,12 @@ class Databases:
 
     async def fresh(self) -> Database:
         """The tables of the schema, all empty: a database that was given back, else a new clone."""
-        if self._idle:
+        while self._idle:
             database = self._idle.pop()
-            await database.reset()
-            return database
+            if await database.reset():
+                return database
+            self._there.remove(database)
+            await self._drop(database)
         async with self._turn:
             self._count += 1
             name = f"workbook_{self._label}_{self._count}_{self._token}"
@@ -176,7 +202,7 @@ class Databases:
             mark = f"{MARK} {_quoted(self._source.maintenance)}"
             await self._guard.execute(f"COMMENT ON DATABASE \"{name}\" IS '{mark}'")
         admin = await connect(self._source, name)
-        database = Database(name, self._role, self._password, admin)
+        database = Database(name, self._role, self._password, admin, await admin.fetchval(CATALOGUE))
         self._there.append(database)
         return database
 
@@ -187,37 +213,69 @@ class Databases:
     async def drop_all(self) -> None:
         """Drops every clone, whoever is still connected to it."""
         for database in self._there:
-            await database.admin.close()
+            await self._drop(database)
+
+    async def _drop(self, database: Database) -> None:
+        await database.admin.close()
+        async with self._turn:
             await self._guard.execute(f'DROP DATABASE IF EXISTS "{database.name}" WITH (FORCE)')
 
 
 class Database:
     """A database of this run. `admin` is the administrator's connection to it, for checks to look with."""
 
-    def __init__(self, name: str, role: str, password: str, admin: asyncpg.Connection[Any]) -> None:
+    def __init__(
+        self, name: str, role: str, password: str, admin: asyncpg.Connection[Any], catalogue: str | None = None
+    ) -> None:
         self.name = name
         self.role = role
         self.password = password
         self.admin = admin
+        self._catalogue = catalogue
 
-    def url(self, host: str, port: int, scheme: str = "postgresql+asyncpg") -> str:
+    def url(
+        self,
+        host: str,
+        port: int,
+        scheme: str = "postgresql+asyncpg",
+        role: str | None = None,
+        password: str | None = None,
+    ) -> str:
         """The URL under which an app reaches this database at host:port, with everything percent-encoded."""
-        user, password = quote(self.role, safe=""), quote(self.password, safe="")
+        user, password = quote(role or self.role, safe=""), quote(password or self.password, safe="")
         return f"{scheme}://{user}:{password}@{host}:{port}/{quote(self.name, safe='')}"
 
-    async def reset(self) -> None:
-        """Ends all other connections to the database and empties every table; identities start at 1 again."""
+    @asynccontextmanager
+    async def another_role(self, password: str) -> AsyncIterator[str]:
+        """A role with this password that acts as the ordinary one, so that it owns nothing. Needs CREATEROLE."""
+        name = f"{self.role[:40]}_{secrets.token_hex(4)}"
+        literal = await self.admin.fetchval("SELECT quote_literal($1::text)", password)
+        await self.admin.execute(f'CREATE ROLE "{name}" LOGIN PASSWORD {literal} IN ROLE "{self.role}"')
+        try:
+            await self.admin.execute(f"ALTER ROLE \"{name}\" SET role = '{self.role}'")
+            yield name
+        finally:
+            await self.admin.execute(f'DROP ROLE "{name}"')
+
+    async def reset(self) -> bool:
+        """Ends all other connections to the database and empties every table; identities start at 1 again.
+
+        False, with nothing emptied, if an app or a check has changed the tables themselves.
+        """
         await self.admin.execute(
             "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
             "WHERE datname = current_database() AND pid <> pg_backend_pid() "
             "AND backend_type = 'client backend'"
         )
+        if await self.admin.fetchval(CATALOGUE) != self._catalogue:
+            return False
         tables = await self.admin.fetchval(
             "SELECT string_agg(format('%I.%I', schemaname, tablename), ', ') FROM pg_tables "
             "WHERE schemaname NOT IN ('pg_catalog', 'information_schema')"
         )
         if tables:
             await self.admin.execute(f"TRUNCATE {tables} RESTART IDENTITY CASCADE")
+        return True
 
 
 async def connect(

@@ -10,6 +10,7 @@ from checks.kit.service.app import (
     UnexpectedAnswer,
     running,
 )
+from checks.kit.service.command import Done, run_command
 from checks.kit.service.journal import Journal, sweep
 from checks.kit.service.launcher import Launcher, open_launcher
 
@@ -17,6 +18,7 @@ __all__ = [
     "Answer",
     "App",
     "AppDidNotStart",
+    "Done",
     "Exit",
     "Journal",
     "Launcher",
@@ -24,6 +26,7 @@ __all__ = [
     "Pending",
     "UnexpectedAnswer",
     "open_launcher",
+    "run_command",
     "running",
     "sweep",
 ]

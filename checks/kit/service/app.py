@@ -145,7 +145,7 @@ class App:
     @property
     def log(self) -> str:
         """Everything the app printed so far, without what `caught_up` made uvicorn say."""
-        return _text(self._log).replace(PROBE_LOGGED, "")
+        return text_of(self._log).replace(PROBE_LOGGED, "")
 
     async def request(self, method: str, path: str, **options: Any) -> Answer:
         """One request; the options are those of httpx. Raises NoAnswer, never an exception of httpx."""
@@ -266,7 +266,7 @@ async def running(
         log=str(log),
         listen=listen,
         ready=address,
-        env=_environment(env),
+        env=environment(env),
         events=events,
         workers=workers,
         pycache=str(pycache) if pycache else "",
@@ -288,7 +288,7 @@ async def running(
         await asyncio.wait(either, timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
         if not ready.all.done():
             code = process.exit.result() if process.exit.done() else None
-            raise AppDidNotStart(code, _text(log))
+            raise AppDidNotStart(code, text_of(log))
         async with httpx.AsyncClient(
             transport=transport, base_url=base, timeout=PATIENCE, trust_env=False, verify=False
         ) as client:
@@ -341,13 +341,13 @@ class _Ready:
         self.all.cancel()
 
 
-def _environment(env: Mapping[str, str]) -> dict[str, str]:
+def environment(env: Mapping[str, str]) -> dict[str, str]:
     """What an app gets to see: enough to run, nothing of the grader's own settings."""
     kept = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SYSTEMROOT", "VIRTUAL_ENV")
     return {name: os.environ[name] for name in kept if name in os.environ} | {"PYTHONUNBUFFERED": "1"} | dict(env)
 
 
-def _text(path: Path) -> str:
+def text_of(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:

@@ -31,7 +31,7 @@ def run(order: Order) -> None:
     os.environ.update(order.env)
     os.chdir(order.folder)
     sys.path.insert(0, order.folder)
-    sys.argv = ["uvicorn", order.app]
+    sys.argv = list(order.command) or ["uvicorn", order.app]
     if order.pycache:
         # compiled files belong to us, and nothing of ours may appear below the learner's folder
         sys.pycache_prefix = order.pycache
@@ -39,7 +39,11 @@ def run(order: Order) -> None:
     else:
         sys.dont_write_bytecode = True
     _limit(order)
-    if order.workers == 1:
+    if order.command:
+        import runpy
+
+        runpy.run_module(order.command[0], run_name="__main__", alter_sys=True)
+    elif order.workers == 1:
         _serve(order, None)
     else:
         _supervise(order)

@@ -14,6 +14,7 @@ class Order:
     `listen` and `ready` are addresses: one with a slash is the path of a Unix socket, any other is host:port.
     Every worker says `ready` once, on a connection of its own, when it accepts requests.
     `events`, where set, is an address that gets a line of JSON for every request and every answer.
+    `command`, where set, is run instead of an app, as `python -m command[0] ...` would, and nothing listens.
     `memory` and `file_size` are bytes, `cpu` is seconds of processor time; 0 means no limit.
     """
 
@@ -24,6 +25,7 @@ class Order:
     ready: str
     env: dict[str, str] = field(default_factory=dict)
     events: str = ""
+    command: tuple[str, ...] = ()
     workers: int = 1
     pycache: str = ""
     memory: int = 2 << 30
