@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from checks.kit import catalogue
 from checks.kit.catalogue import ROOT, CatalogueError
 from checks.kit.run import Run
-from checks.kit.service import Answer, App, AppDidNotStart
+from checks.kit.service import Answer, App, AppDidNotStart, Done
 from checks.kit.shop import Shop
 from checks.kit.stage import Stage
 from checks.kit.targets import find_target, lesson_folder
@@ -56,6 +56,38 @@ async def scene(
             await stage.ready()
             app = await stage.launch(env)
             yield Scene(app, stage.wire, Shop(stage.database))
+        finally:
+            await stage.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """An empty database, the wire to it, and commands in a lesson's folder that find it in DATABASE_URL."""
+
+    wire: Wire
+    shop: Shop
+    stage: Stage
+
+    async def run(self, *arguments: str, lines: int = 4, **options: Any) -> Done:
+        """Runs `python -m arguments[0] …` and prints the end of what it printed."""
+        done = await self.stage.command(*arguments, **options)
+        print(f"$ {done.command}   [exit code {done.code}]")  # noqa: T201
+        printed = [line for line in done.output.splitlines() if line.strip()]
+        for line in [done.last_line] if lines == 1 and printed else printed[max(0, len(printed) - lines) :]:
+            print(f"  {line[:150]}")  # noqa: T201
+        return done
+
+
+@asynccontextmanager
+async def desk(number: int, target: str = "lessons") -> AsyncIterator[Desk]:
+    """A database and a command line in the folder of a lesson: yours, the solution's, or a variant's."""
+    lesson = catalogue.lesson(number)
+    with tempfile.TemporaryDirectory(prefix="notebook-") as scratch:
+        stage = Stage(_run(), lesson, _folder(number, target, Path(scratch)))
+        stage.set(with_app=False)
+        try:
+            await stage.ready()
+            yield Desk(stage.wire, Shop(stage.database), stage)
         finally:
             await stage.clear()
 

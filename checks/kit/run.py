@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from checks.kit.catalogue import ROOT, STATE, Lesson
+from checks.kit.catalogue import ROOT, STATE, CatalogueError, Lesson
 from checks.kit.service import App, Done, Journal, open_launcher, run_command, running, sweep
 
 if TYPE_CHECKING:
@@ -101,6 +101,15 @@ class Run:
         return await run_command(
             self._launcher, folder, self.scratch, *arguments, env=env, pycache=STATE / "pycache", note=note
         )
+
+    async def migrate(self, lesson: Lesson, folder: Path, database: Database, wire: Wire) -> None:
+        """Brings the database to head where a lesson has migrations. Raises CatalogueError with their last line."""
+        if (folder / "alembic.ini").is_file():
+            done = await self.command(lesson, folder, database.url(wire.host, wire.port), "alembic", "upgrade", "head")
+            if not done.ok:
+                raise CatalogueError(
+                    f"The database has no tables: {done}\nSee all of it: workbook run {lesson.number} {done.command}"
+                )
 
     async def aclose(self) -> None:
         """Drops the databases. The event loop that made them must still run."""

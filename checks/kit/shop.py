@@ -83,6 +83,16 @@ class Shop:
     async def rows(self, sql: str, *values: object) -> list[dict[str, Any]]:
         return [dict(row) for row in await self._connection.fetch(sql, *values)]
 
+    async def refusal(self, sql: str) -> str | None:
+        """The name of the constraint that refuses a statement; None if nothing does."""
+        import asyncpg
+
+        try:
+            await self._connection.execute(sql)
+        except asyncpg.IntegrityConstraintViolationError as error:
+            return str(error.constraint_name)
+        return None
+
     @asynccontextmanager
     async def lock(self, table: str) -> AsyncIterator[None]:
         """Nobody else can read or write the table until the block ends, as during many a migration."""

@@ -168,7 +168,7 @@ def _judge(case: Case, results: list[dict[str, Any]]) -> list[str]:
     wrong += [
         f"{name} must fail, but {outcome}"
         for name, outcome in seen.items()
-        if name in case.fails and outcome != "failed"
+        if name in case.fails and outcome == "passed"  # blocked by one that failed is no pass
     ]
     wrong += [
         f"{name} must pass, but {outcome}"

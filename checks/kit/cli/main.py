@@ -104,6 +104,23 @@ def psql(number: Number) -> None:
     module.psql(catalogue.lesson(number))
 
 
+@app.command(
+    name="run",
+    epilog="Examples: workbook run 5 alembic upgrade head; workbook run 5 bash",
+    context_settings={"ignore_unknown_options": True},
+)
+def run_in(
+    number: Number,
+    command: Annotated[list[str], typer.Argument(help="The command and its arguments.", metavar="COMMAND...")],
+    target: Target = "lessons",
+) -> None:
+    """Runs a command in a lesson's folder, with a fresh database in DATABASE_URL."""
+    from checks.kit.cli import run_in as module
+
+    lesson = catalogue.lesson(number)
+    raise typer.Exit(module.run_in(lesson, _folder(target, lesson), command))
+
+
 @app.command(epilog="Example: workbook doctor")
 def doctor() -> None:
     """Looks at this machine: what is there, what is missing, and the command that mends it."""

@@ -32,8 +32,9 @@ async def _psql(run: Run, lesson: Lesson) -> None:
     if program is None:
         raise CatalogueError("psql is not installed. On Debian: apt-get install postgresql-client")
     database = await (await run.databases(lesson, lesson.folder)).fresh()
-    await fill(lesson, Shop(database))
     async with open_tap(server.address) as wire:  # so that psql needs neither TLS settings nor a socket path
+        await run.migrate(lesson, lesson.folder, database, wire)
+        await fill(lesson, Shop(database))
         terminal.console().print(f"{lesson.name} on {server.summary}. \\d lists the tables, \\q leaves.", style="dim")
         url = database.url(wire.host, wire.port, scheme="postgresql")
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is psql's

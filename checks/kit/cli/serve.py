@@ -45,8 +45,9 @@ async def _serve(run: Run, lesson: Lesson, folder: Path, port: int) -> None:
     async with AsyncExitStack() as stack:
         server = await asyncio.to_thread(run.server)
         database = await (await run.databases(lesson, folder)).fresh()
-        await fill(lesson, Shop(database))
         wire = await stack.enter_async_context(open_tap(server.address))
+        await run.migrate(lesson, folder, database, wire)
+        await fill(lesson, Shop(database))
         wire.subscribe(screen.crossed)
         events = await asyncio.start_server(screen.announced, "127.0.0.1", 0)
         stack.callback(events.close)

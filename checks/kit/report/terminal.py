@@ -28,7 +28,7 @@ def line(out: Console, result: Result) -> None:
 
     text = result.title
     if result.outcome is Outcome.BLOCKED:
-        text += f"  (not run because: {result.blocked_by})"
+        text += f"  (not run; it needs: {textwrap.shorten(result.blocked_by, 50, placeholder='…')})"
     rows = textwrap.wrap(text, max(out.width - 4, 40), break_long_words=False, break_on_hyphens=False)
     for number, row in enumerate(rows):
         lead = f"  {SYMBOL[result.outcome]} " if number == 0 else "    "
@@ -81,7 +81,7 @@ def verdict(out: Console, report: Report, result: Result) -> None:
         if place.error:
             _text(out, f"  {place.error}")
     if result.log:
-        _text(out, "The app's log ends with:")
+        _text(out, "The last lines that were printed:")
         for row in result.log.splitlines():
             out.print(" " * (INDENT + 2) + row, style="dim", soft_wrap=True)
     if result.finding and result.finding.read and report.notebook:

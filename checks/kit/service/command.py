@@ -29,9 +29,10 @@ class Done:
 
     @property
     def last_line(self) -> str:
-        """The last line that it printed, which is where Python and most commands say what was wrong."""
+        """The last line that says something: behind an error SQLAlchemy prints the statement and a link as well."""
+        aside = ("(", "[", " ", "\t", "HINT", "DETAIL")
         lines = [line for line in self.output.splitlines() if line.strip()]
-        return lines[-1] if lines else ""
+        return next((line for line in reversed(lines) if not line.startswith(aside)), lines[-1] if lines else "")
 
     def __str__(self) -> str:
         how = "did not end" if self.code is None else f"ended with exit code {self.code}"

@@ -1,0 +1,32 @@
+"""a status, a check, an index and a default that no diff shows"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0006"
+down_revision = "5f1c"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.execute("ALTER TYPE order_status ADD VALUE 'cancelled'")
+    op.drop_index("ix_books_for_sale", "books")
+    op.create_index("ix_books_for_sale", "books", ["title"], postgresql_where=sa.text("stock > 0"))
+    op.alter_column("customers", "credit_cents", server_default="500000")
+
+
+def downgrade() -> None:
+    op.alter_column("customers", "credit_cents", server_default="1000000")
+    op.drop_index("ix_books_for_sale", "books")
+    op.create_index("ix_books_for_sale", "books", ["title"], postgresql_where=sa.text("price_cents > 0"))
+    # PostgreSQL cannot take a value away from an enum: a new type takes the old one's place
+    op.execute("ALTER TYPE order_status RENAME TO order_status_old")
+    op.execute("CREATE TYPE order_status AS ENUM ('pending', 'paid', 'shipped')")
+    op.execute("ALTER TABLE orders ALTER status DROP DEFAULT")
+    op.execute(
+        "ALTER TABLE orders ALTER status TYPE order_status "
+        "USING (CASE status::text WHEN 'cancelled' THEN 'pending' ELSE status::text END)::order_status"
+    )
+    op.execute("ALTER TABLE orders ALTER status SET DEFAULT 'pending'")
+    op.execute("DROP TYPE order_status_old")

@@ -1,0 +1,16 @@
+"""one review for each customer and book"""
+
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_unique_constraint("uq_reviews_book_id_customer_id", "reviews", ["book_id", "customer_id"])
+
+
+def downgrade() -> None:
+    op.drop_constraint("uq_reviews_book_id_customer_id", "reviews")
