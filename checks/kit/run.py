@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from checks.kit.catalogue import ROOT, STATE, CatalogueError, Lesson
-from checks.kit.service import App, Done, Journal, open_launcher, run_command, running, sweep
+from checks.kit.service import App, AppDidNotStart, Done, Journal, open_launcher, run_command, running, sweep
 
 if TYPE_CHECKING:
     from checks.kit.postgres import Database, Server
     from checks.kit.postgres.server import Databases
     from checks.kit.wire import Wire
+
+MIGRATIONS = "migrations"
+"""As `schema` in a lesson.toml: the tables are made by `alembic upgrade head` in the lesson's folder."""
 
 
 class Run:
@@ -47,15 +50,36 @@ class Run:
 
     async def databases(self, lesson: Lesson, folder: Path) -> Databases:
         """Where this run's databases with the tables of a lesson come from; opened at the first call."""
+        if lesson.schema == MIGRATIONS:
+            return await self._migrated(lesson, folder)
         schema = folder / lesson.schema
         if not schema.is_file():  # a submission without one gets the lesson's
             schema = lesson.folder / lesson.schema
         text = schema.read_text(encoding="utf-8") if schema.is_file() else ""
-        key = f"{lesson.name}:{text}"
+        return await self._open_databases(f"{lesson.name}:{text}", text, lesson)
+
+    async def _migrated(self, lesson: Lesson, folder: Path) -> Databases:
+        """Databases at head, as the migrations of `folder` make them."""
+        text = _migrations(folder)
+
+        async def load(database: Database) -> None:
+            from checks.kit.wire import open_tap
+
+            async with open_tap(self.server().address) as wire:  # whatever the address is, drivers understand a tap's
+                url = database.url(wire.host, wire.port)
+                done = await self.command(lesson, folder, url, "alembic", "upgrade", "head")
+            if not done.ok:
+                raise AppDidNotStart(done.code, done.output)
+
+        return await self._open_databases(f"{lesson.name}:{text}", text, lesson, load)
+
+    async def _open_databases(
+        self, key: str, schema: str, lesson: Lesson, load: Callable[[Database], Awaitable[None]] | None = None
+    ) -> Databases:
         async with self._opening:  # the stages of two checks may ask at once
             if key not in self._databases:
                 server = await asyncio.to_thread(self.server)
-                opening = server.databases(text, lesson.name)
+                opening = server.databases(schema, lesson.name, load)
                 self._databases[key] = await self._stack.enter_async_context(opening)
         return self._databases[key]
 
@@ -104,7 +128,7 @@ class Run:
 
     async def migrate(self, lesson: Lesson, folder: Path, database: Database, wire: Wire) -> None:
         """Brings the database to head where a lesson has migrations. Raises CatalogueError with their last line."""
-        if (folder / "alembic.ini").is_file():
+        if lesson.schema != MIGRATIONS and (folder / "alembic.ini").is_file():
             done = await self.command(lesson, folder, database.url(wire.host, wire.port), "alembic", "upgrade", "head")
             if not done.ok:
                 raise CatalogueError(
@@ -121,6 +145,16 @@ class Run:
         self._finding.add_done_callback(_let_go)
         self._threads.shutdown(wait=True)
         self._journal.close()
+
+
+def _migrations(folder: Path) -> str:
+    """All that a migration consists of or may import: another text wherever head may be another one."""
+    files = sorted([folder / "alembic.ini", *folder.glob("migrations/**/*.py"), *folder.glob("app/**/*.py")])
+    return "".join(
+        f"{path.relative_to(folder)}\0{path.read_text(encoding='utf-8', errors='replace')}"
+        for path in files
+        if path.is_file()
+    )
 
 
 def _let_go(found: Future[Server]) -> None:

@@ -102,8 +102,11 @@ class Shop:
             yield
         self._note(f"{table} is free again")
 
-    async def execute(self, sql: str, *values: object) -> None:
+    async def execute(self, sql: str, *values: object, did: str = "") -> None:
+        """Runs a statement beside the tap; `did` tells a learner what it was, if that matters."""
         await self._connection.execute(sql, *values)
+        if did:
+            self._note(did)
 
 
 # $1 is how many; arrays are ids to take turns with

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -86,9 +86,12 @@ class Server:
         return await connect(self._source, database or self._source.maintenance)
 
     @asynccontextmanager
-    async def databases(self, schema: str, label: str) -> AsyncIterator[Databases]:
+    async def databases(
+        self, schema: str, label: str, load: Callable[[Database], Awaitable[None]] | None = None
+    ) -> AsyncIterator[Databases]:
         """Fresh databases with `schema` loaded, owned by an ordinary role; dropped when the block ends.
 
+        `schema` is SQL; or, with `load`, any text that is another one for other tables, which `load` then makes.
         They are cloned from a template that is made once for each schema. While the block lasts, a connection
         of ours holds an advisory lock; a database whose lock is free belongs to a run that died, and goes.
         """
@@ -96,7 +99,7 @@ class Server:
         try:
             role, password = await self._role(guard)
             await sweep(guard, self._source.maintenance)
-            template = await self._template(guard, schema, role, password)
+            template = await self._template(guard, schema, role, password, load)
             token = secrets.token_hex(8)
             await guard.execute("SELECT pg_advisory_lock($1)", _key(token))
             databases = Databases(self._source, guard, template, role, password, label, token)
@@ -134,7 +137,14 @@ class Server:
             await guard.execute("SELECT pg_advisory_unlock($1)", ROLES)
         return role, password
 
-    async def _template(self, guard: asyncpg.Connection[Any], schema: str, role: str, password: str) -> str:
+    async def _template(
+        self,
+        guard: asyncpg.Connection[Any],
+        schema: str,
+        role: str,
+        password: str,
+        load: Callable[[Database], Awaitable[None]] | None,
+    ) -> str:
         """The name of a database that holds `schema`; made under a lock, and named only once it is whole."""
         name = "workbook_template_" + hashlib.sha256(f"{role}\0{schema}".encode()).hexdigest()[:16]
         if await _exists(guard, name):
@@ -148,7 +158,10 @@ class Server:
             await guard.execute(f'CREATE DATABASE "{draft}" TEMPLATE template0 ENCODING \'UTF8\' OWNER "{role}"')
             loader = await connect(self._source, draft, role, password)
             try:
-                await loader.execute(f"{schema}\n;SELECT 1")  # asyncpg cannot take a script without statements
+                if load is None:
+                    await loader.execute(f"{schema}\n;SELECT 1")  # asyncpg cannot take a script without statements
+                else:
+                    await load(Database(draft, role, password, loader))
             finally:
                 await loader.close()
             await guard.execute(f'ALTER DATABASE "{draft}" RENAME TO "{name}"')
@@ -271,7 +284,7 @@ class Database:
             return False
         tables = await self.admin.fetchval(
             "SELECT string_agg(format('%I.%I', schemaname, tablename), ', ') FROM pg_tables "
-            "WHERE schemaname NOT IN ('pg_catalog', 'information_schema')"
+            "WHERE schemaname NOT IN ('pg_catalog', 'information_schema') AND tablename <> 'alembic_version'"
         )
         if tables:
             await self.admin.execute(f"TRUNCATE {tables} RESTART IDENTITY CASCADE")

@@ -127,9 +127,17 @@ def _crossings(out: Console, result: Result) -> None:
     for crossing in result.wire[-MOST_STATEMENTS:]:
         room = max(out.width - INDENT - 6, 30)
         outcome = _fit(crossing.result, max(room // 2, room - len(crossing.text) - 2))
-        statement = _fit(crossing.text, room - len(outcome) - 2)
+        statement = _middle_out(crossing.text, room - len(outcome) - 2)
         _text(out, f"#{crossing.connection:<3} {statement}{outcome:>{room - len(statement)}}")
 
 
 def _fit(text: str, width: int) -> str:
     return text if len(text) <= width else text[: max(width - 1, 0)] + "…"
+
+
+def _middle_out(text: str, width: int) -> str:
+    """A long statement without its middle: the tables and what limits them stand at the end."""
+    if len(text) <= width:
+        return text
+    end = width // 2
+    return f"{text[: width - end - 3].rstrip()} … {text[-end:].lstrip()}"
