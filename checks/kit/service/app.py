@@ -196,6 +196,7 @@ class App:
 
         try:
             async with self._client.stream("GET", path) as response:
+                self._note(f"GET {path} → {response.status_code}, and the client reads no further for now")
                 yield Reader(response)
         except httpx.TransportError as error:
             raise NoAnswer(f"GET {path} was not answered to its end: {type(error).__name__}.") from None
