@@ -83,6 +83,12 @@ class Shop:
     async def rows(self, sql: str, *values: object) -> list[dict[str, Any]]:
         return [dict(row) for row in await self._connection.fetch(sql, *values)]
 
+    async def tables_with(self, text: str) -> list[str]:
+        """The tables in which some row holds this text."""
+        names = await self._connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1")
+        sql = 'SELECT EXISTS (SELECT FROM "{}" AS t WHERE strpos(t::text, $1) > 0)'
+        return [name for (name,) in names if await self._connection.fetchval(sql.format(name), text)]
+
     async def refusal(self, sql: str) -> str | None:
         """The name of the constraint that refuses a statement; None if nothing does."""
         import asyncpg

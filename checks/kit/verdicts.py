@@ -86,7 +86,8 @@ def _next_step(report: Report) -> str:
         following = [known for known in catalogue.lessons() if known.number > lesson.number]
         ticket = following[0].folder / "README.md" if following else catalogue.ROOT / "README.md"
         return str(ticket.relative_to(catalogue.ROOT))
-    for result in report.results:
-        if result.outcome is Outcome.FAILED and result.places:
-            return f"{result.places[0].path}:{result.places[0].line}"
+    for place in (place for result in report.results if result.outcome is Outcome.FAILED for place in result.places):
+        file = place.path.removeprefix(f"{report.target}/")
+        if file in lesson.edit or not (lesson.solution / file).exists():  # not in what stays as it was handed out
+            return f"{place.path}:{place.line}"
     return f"{report.target}/{lesson.edit[0]}"

@@ -31,6 +31,11 @@ def _choose(lesson: Lesson, wanted: str, progress: Progress) -> str:
     if wanted:
         matching = [name for name in lesson.hints if wanted in name]
         if not matching:
+            if any(wanted in check.name for check in lesson.checks):
+                raise CatalogueError(
+                    f"{wanted} has no hints: the lesson hands its code out in order. If it is red, read its verdict: "
+                    f"pytest checks/{lesson.name} -v -k {wanted}"
+                )
             raise CatalogueError(f"No check with hints is called {wanted}. There are: {', '.join(lesson.hints)}.")
         return matching[0]
     outcomes = progress.outcomes(lesson.name)

@@ -1,0 +1,50 @@
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TypedDict
+
+from fastapi import FastAPI, HTTPException, Request
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+
+from app import auth, books, catalogue, customers, dashboard, export, orders, reports, reviews, stock
+from app.busy import answer_busy
+from app.database import open_engine, ping
+from app.settings import load_settings
+
+logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+settings = load_settings()
+
+
+class State(TypedDict):
+    engine: AsyncEngine
+    sessions: async_sessionmaker[AsyncSession]
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[State]:
+    async with open_engine(str(settings.database_url), settings.pool_size) as engine:
+        yield {"engine": engine, "sessions": async_sessionmaker(engine)}
+
+
+app = FastAPI(title="Bookshop", lifespan=lifespan)
+answer_busy(app)
+app.include_router(auth.router)
+app.include_router(books.router)
+app.include_router(reviews.router)
+app.include_router(orders.router)
+app.include_router(dashboard.router)
+app.include_router(catalogue.router)
+app.include_router(customers.router)
+app.include_router(export.router)
+app.include_router(reports.router)
+app.include_router(stock.router)
+
+
+@app.get("/health")
+async def health(request: Request) -> dict[str, str]:
+    try:
+        await ping(request.state.engine)
+    except (SQLAlchemyError, OSError) as error:  # asyncpg reports a refused connection as OSError
+        raise HTTPException(503, "database unreachable") from error
+    return {"status": "ok"}
