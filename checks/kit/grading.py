@@ -21,6 +21,7 @@ from checks.kit.stage import Stage
 from checks.kit.targets import lesson_folder, shown
 
 if TYPE_CHECKING:
+    from checks.kit.live import Sender
     from checks.kit.wire import Recording
 
 LOG_TAIL = 12
@@ -34,6 +35,7 @@ class Grading:
         self.run = Run()
         self.target = ROOT / "lessons"
         self.report_json: str | None = None
+        self.live: Sender | None = None
         self.reports: dict[int, Report] = {}
         self.next_item: pytest.Item | None = None
         self.stage: Stage | None = None
@@ -52,6 +54,10 @@ class Grading:
         if number not in self.reports:
             notebook = shown(self.lesson.notebook) if self.lesson.notebook.is_file() else ""
             self.reports[number] = Report(number, self.lesson.title, shown(self.folder), notebook)
+            if self.live:
+                self.live.lesson(self.reports[number])
+        if self.live:
+            self.live.check(self.result)
 
     def stage_for(self, item: pytest.Item) -> Stage:
         """The stage that was being set for this check, or a new one."""
@@ -69,6 +75,8 @@ class Grading:
         """The report names the server as soon as there is one; nothing waits for it."""
         if not self.report.postgres:
             self.report.postgres = self.run.server().summary
+            if self.live:
+                self.live.lesson(self.report)
 
     def set_next(self) -> None:
         """Begins to set the stage of the next check, unless what it needs has failed already."""
@@ -136,6 +144,8 @@ class Grading:
     def keep(self) -> None:
         """The check has come to its end: into the report and, for the learner's own code, onto the map."""
         self.report.results.append(self.result)
+        if self.live:
+            self.live.result(self.result)
         if self.folder == self.lesson.folder:
             self._progress.record(self.lesson.name, self.result.name, self.result.outcome)
 

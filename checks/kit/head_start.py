@@ -30,10 +30,16 @@ def take() -> Nursery:
     return _begun.pop() if _begun else start()
 
 
-def start() -> Nursery:
-    """A nursery in a session of its own, and the socket that commands it; closing the socket ends it."""
+def start(*modules: str, listener: "socket.socket | None" = None) -> Nursery:
+    """A nursery in a session of its own, and the socket that commands it; closing the socket ends it.
+
+    It imports `modules` instead of what apps need. With a `listener` it makes a nursery for each connection.
+    """
     control, theirs = socket.socketpair()
     with theirs:
-        command = [sys.executable, "-m", "checks.kit.service.nursery"]
-        nursery = subprocess.Popen(command, stdin=theirs.fileno(), cwd=os.path.dirname(CHECKS), start_new_session=True)
+        inherited = [listener.fileno()] if listener else []
+        command = [sys.executable, "-m", "checks.kit.service.nursery", *map(str, inherited or [-1]), *modules]
+        nursery = subprocess.Popen(
+            command, stdin=theirs.fileno(), cwd=os.path.dirname(CHECKS), start_new_session=True, pass_fds=inherited
+        )
     return control, nursery

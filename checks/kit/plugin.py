@@ -48,6 +48,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "(one lesson, or a folder with lesson_NN folders in it)",
     )
     group.addoption("--report-json", metavar="FILE", help="write the verdicts as JSON to FILE")
+    group.addoption(
+        "--live", metavar="ADDRESS", help="tell each verdict at once to ADDRESS: a Unix socket or host:port"
+    )
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -70,6 +73,10 @@ def pytest_configure(config: pytest.Config) -> None:
     except catalogue.CatalogueError as error:
         raise pytest.UsageError(str(error)) from None
     grading.report_json = config.option.report_json
+    if config.option.live:
+        from checks.kit.live import Sender
+
+        grading.live = Sender(config.option.live)
     from checks.kit.verdicts import Verdicts
 
     reporter = config.pluginmanager.get_plugin("terminalreporter")

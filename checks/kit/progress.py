@@ -16,8 +16,12 @@ class Progress:
 
     def __init__(self, path: Path = FILE) -> None:
         self._path = path
+        self._data: dict[str, Any] = {}
+        self._load()
+
+    def _load(self) -> None:
         try:
-            self._data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            self._data = json.loads(self._path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             self._data = {}
 
@@ -30,6 +34,7 @@ class Progress:
         return bool(checks) and all(outcomes.get(name) == "passed" for name in checks)
 
     def record(self, lesson: str, check: str, outcome: str) -> None:
+        self._load()  # a notebook may have graded another lesson meanwhile
         self._data.setdefault(lesson, {}).setdefault("checks", {})[check] = outcome
         self._save()
 
@@ -38,10 +43,12 @@ class Progress:
         return int(self._data.get(lesson, {}).get("hints", {}).get(check, 0))
 
     def give_hint(self, lesson: str, check: str) -> None:
+        self._load()
         self._data.setdefault(lesson, {}).setdefault("hints", {})[check] = self.hints(lesson, check) + 1
         self._save()
 
     def forget(self, lesson: str) -> None:
+        self._load()
         self._data.pop(lesson, None)
         self._save()
 

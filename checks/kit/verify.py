@@ -1,21 +1,15 @@
 """Holds every lesson to what its lesson.toml promises: `workbook verify`.
 
 The lesson as handed out fails exactly the checks that it declares, the solution passes all, and every
-variant is judged as its name says. Apps are graded in parallel, each by a process forked from this one,
-which has imported everything once.
+variant is judged as its name says. Apps are graded in parallel, from warm processes.
 """
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 import filecmp
 import json
-import os
 import shutil
-import signal
-import socket
-import subprocess
-import sys
 import tempfile
 import time
 import tomllib
@@ -25,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from checks.kit.catalogue import ROOT, STATE, CatalogueError, Lesson
+from checks.kit.warm import graders
 
 LIMIT = 300
 """Seconds after which grading one app counts as hung; a bound for failures."""
@@ -151,10 +146,13 @@ def verify(chosen: list[Lesson], jobs: int, tell: Callable[[Outcome, int, int], 
         scratch = Path(folder)
         todo = [case for lesson in chosen for case in cases(lesson, scratch) if only in case.label]
         outcomes: list[Outcome] = []
-        for case, seconds, printed, results in _grade_all(todo, jobs, scratch):
+
+        def graded(case: Case, seconds: float, printed: str, results: list[dict[str, Any]]) -> None:
             outcome = Outcome(case, _judge(case, results), seconds, printed, results)
             outcomes.append(outcome)
             tell(outcome, len(outcomes), len(todo))
+
+        asyncio.run(_grade_all(todo, jobs, scratch, graded))
         return outcomes
 
 
@@ -192,95 +190,31 @@ def _headings(lesson: Lesson) -> set[str]:
     return {line.lstrip("#").strip() for line in lines if line.startswith("#")}
 
 
-Graded = tuple[Case, float, str, list[dict[str, Any]]]
+Tell = Callable[[Case, float, str, list[dict[str, Any]]], None]
 
 
-def _grade_all(todo: list[Case], jobs: int, scratch: Path) -> Iterator[Graded]:
-    if hasattr(os, "fork"):
-        yield from _grade_warm(todo, jobs, scratch)
-        return
-    for number, case in enumerate(todo):  # without fork: one interpreter after another
-        began = time.perf_counter()
-        report = scratch / f"{number}.json"
-        done = subprocess.run(
-            [sys.executable, "-m", "pytest", *_arguments(case, report)], cwd=ROOT, capture_output=True
-        )
-        yield case, time.perf_counter() - began, done.stdout.decode(errors="replace"), _results(report)
+async def _grade_all(todo: list[Case], jobs: int, scratch: Path, tell: Tell) -> None:
+    async with graders() as warm:
+        free = asyncio.Semaphore(jobs)
 
+        async def grade(number: int, case: Case) -> None:
+            async with free:
+                began = time.perf_counter()
+                report, log = scratch / f"{number}.json", scratch / f"{number}.log"
+                process = await warm.start(*_arguments(case, report), log=log)
+                try:
+                    async with asyncio.timeout(LIMIT):
+                        await asyncio.shield(process.exit)
+                except TimeoutError:
+                    pass  # judged as not graded to the end
+                finally:
+                    process.kill()
+                seconds = time.perf_counter() - began
+                tell(case, seconds, log.read_text(encoding="utf-8", errors="replace"), _results(report))
 
-def _grade_warm(todo: list[Case], jobs: int, scratch: Path) -> Iterator[Graded]:
-    from checks.kit import head_start
-    from checks.kit.postgres import find
-
-    server = find(ROOT, os.environ)  # holds the server up from the first case to the last
-    nurseries = [head_start.start() for _ in range(min(jobs, len(todo)))]
-    _import_once()
-    free = [control for control, _ in nurseries]
-    running: dict[int, tuple[int, float, socket.socket]] = {}
-    waiting = list(enumerate(todo))
-    try:
-        while waiting or running:
-            while waiting and free:
-                number, case = waiting.pop(0)
-                control = free.pop()
-                pid = _fork(case, scratch / str(number), control)
-                running[pid] = (number, time.perf_counter(), control)
-            pid, _ = os.waitpid(-1, 0)
-            if pid not in running:
-                continue
-            number, began, control = running.pop(pid)
-            free.append(control)
-            seconds = time.perf_counter() - began
-            printed = (scratch / f"{number}.log").read_text(encoding="utf-8", errors="replace")
-            yield todo[number], seconds, printed, _results(scratch / f"{number}.json")
-    finally:
-        for pid in running:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
-        for control, nursery in nurseries:
-            control.close()
-            nursery.wait()
-        server.close()
-
-
-def _import_once() -> None:
-    """What every grader needs, imported before the forks."""
-    import asyncpg  # noqa: F401
-    import httpx  # noqa: F401
-    import pytest_asyncio.plugin  # noqa: F401
-    import rich.console  # noqa: F401
-
-    import checks.kit.plugin
-    import checks.kit.shop
-    import checks.kit.verdicts
-    import checks.kit.wire  # noqa: F401
-
-
-def _fork(case: Case, out: Path, control: socket.socket) -> int:
-    pid = os.fork()
-    if pid:
-        return pid
-    code = 1
-    try:
-        import pytest
-
-        from checks.kit.service import launcher
-
-        os.setpgid(0, 0)
-        signal.alarm(LIMIT)
-        launcher.adopted = control
-        log = os.open(f"{out}.log", os.O_WRONLY | os.O_CREAT, 0o600)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
-        sys.stdout = sys.stderr = os.fdopen(log, "w", buffering=1)  # whatever stood in their place before the fork
-        os.chdir(ROOT)
-        code = int(pytest.main(_arguments(case, Path(f"{out}.json"))))
-        sys.stdout.flush()
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-    finally:
-        os._exit(code)
+        async with asyncio.TaskGroup() as tasks:
+            for number, case in enumerate(todo):
+                tasks.create_task(grade(number, case))
 
 
 def _arguments(case: Case, report: Path) -> list[str]:

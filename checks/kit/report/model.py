@@ -57,6 +57,20 @@ class Result:
     blocked_by: str = ""
     seconds: float = 0.0
 
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> Result:
+        """The result that `asdict` took apart."""
+        finding = raw["finding"]
+        return cls(
+            **raw
+            | {
+                "outcome": Outcome(raw["outcome"]),
+                "finding": Finding(**finding) if finding else None,
+                "wire": [Crossing(**one) for one in raw["wire"]],
+                "places": [Place(**one) for one in raw["places"]],
+            }
+        )
+
 
 @dataclass(slots=True)
 class Report:

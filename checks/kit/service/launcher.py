@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -17,7 +18,7 @@ from typing import Protocol
 
 from checks.kit import head_start
 from checks.kit.service.journal import Journal
-from checks.kit.service.order import Order
+from checks.kit.service.order import Order, connect
 
 HERE = Path(__file__).resolve().parents[3]
 
@@ -56,32 +57,32 @@ class Launcher(Protocol):
 
 def open_launcher(journal: Journal, environ: Mapping[str, str] = os.environ) -> Launcher:
     """The warm launcher, already on its way when this returns; WORKBOOK_SPAWN=1 asks for the plain one."""
-    if hasattr(os, "fork") and not environ.get("WORKBOOK_SPAWN"):
-        return WarmLauncher(journal)
-    return SpawnLauncher(journal)
+    if not hasattr(os, "fork") or environ.get("WORKBOOK_SPAWN"):
+        return SpawnLauncher(journal)
+    if shared := environ.get(SHARED):
+        return WarmLauncher(journal, connect(shared), None)
+    return WarmLauncher(journal, *head_start.take())
 
 
-adopted: socket.socket | None = None
-"""Control socket of a nursery that somebody else started and goes on using: set by `verify` after its fork."""
+SHARED = "WORKBOOK_NURSERY"
+"""In the environment: the Unix socket of a warm parent that serves several graders, each by a fork of itself."""
 
 
 class WarmLauncher:
     """Talks to a `nursery`, whose imports go on while the grader does other things."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, control: socket.socket, nursery: subprocess.Popen[bytes] | None) -> None:
         self._journal = journal
-        # several graders may use one nursery, one after the other; their numbers must not meet
-        self._ids = itertools.count(os.getpid() << 20)
+        self._control = control
+        self._nursery = nursery
+        self._ids = itertools.count(1)
         self._starting: dict[int, asyncio.Future[Process]] = {}
         self._running: dict[int, Process] = {}
         self._connecting = asyncio.Lock()
         self._listening: asyncio.Task[None] | None = None
         self._writer: asyncio.StreamWriter | None = None
-        if adopted is not None:
-            self._control, self._nursery = adopted, None
-        else:
-            self._control, self._nursery = head_start.take()
-            journal.add(self._nursery.pid)
+        if nursery is not None:
+            journal.add(nursery.pid)
 
     async def launch(self, order: Order) -> Process:
         async with self._connecting:  # two stages may be set at once, and there is one socket
@@ -98,8 +99,6 @@ class WarmLauncher:
         async for line in reader:
             message = json.loads(line)
             number = message["id"]
-            if number not in self._starting and number not in self._running:
-                continue  # of a grader before us
             if "pid" in message:
                 self._journal.add(message["pid"])
                 process = self._running[number] = Process(message["pid"])
@@ -121,8 +120,6 @@ class WarmLauncher:
         """Every app dies with its process group; does not wait for the nursery to leave."""
         for process in self._running.values():
             process.kill()
-        if self._nursery is None:
-            return  # whoever lent us the nursery goes on using its socket
         try:
             if self._listening is not None and self._writer is not None:
                 self._listening.cancel()
@@ -131,7 +128,8 @@ class WarmLauncher:
                 self._control.close()
         except RuntimeError:  # the loop is closed already, and with it whatever it knew
             self._control.close()
-        self._nursery.terminate()
+        if self._nursery is not None:
+            self._nursery.terminate()
 
 
 class SpawnLauncher:

@@ -10,6 +10,11 @@ It speaks lines of JSON over the Unix socket that is its standard input:
          {"id": 7, "exit": 3}                ended; negative: by that signal
 
 When the other side goes away, however it dies, every process group is killed and the parent leaves.
+
+    python -m checks.kit.service.nursery [FD [MODULE...]]
+
+imports the modules instead of what apps need. FD, unless it is -1, is a listening socket: each connection
+to it is such a control socket, and gets a nursery of its own.
 """
 
 from __future__ import annotations
@@ -173,20 +178,46 @@ def _adopt_orphans() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(set_child_subreaper, 1, 0, 0, 0)
 
 
-def main() -> None:
-    control = socket.socket(fileno=os.dup(0))
-    gc.disable()  # nothing is thrown away during imports: without the collector they take a sixth less time
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydantic.v1 warns on the newest Pythons; the apps import it anyway
-        for name in PRELOAD:
-            with contextlib.suppress(ImportError):  # the app will say so itself, with its own traceback
-                importlib.import_module(name)
-    gc.enable()
+def _for_each_connection(control: socket.socket, listener: socket.socket) -> None:
+    """Forks a nursery for each connection; comes back in the parent when `control` closes."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how a nursery ended
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.freeze()
+    while True:
+        readable, _, _ = select.select([control, listener], [], [])
+        if control in readable:
+            return
+        connection, _ = listener.accept()
+        if os.fork() == 0:
+            control.close()
+            listener.close()
+            _serve(connection)
+            os._exit(0)
+        connection.close()
+
+
+def _serve(control: socket.socket) -> None:
     nursery = Nursery(control)
     try:
         nursery.serve()
     finally:
         nursery.close()
+
+
+def main() -> None:
+    control = socket.socket(fileno=os.dup(0))
+    inherited, *modules = sys.argv[1:] or ["-1"]
+    gc.disable()  # nothing is thrown away during imports: without the collector they take a sixth less time
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydantic.v1 warns on the newest Pythons; the apps import it anyway
+        for name in modules or PRELOAD:
+            with contextlib.suppress(ImportError):  # the app will say so itself, with its own traceback
+                importlib.import_module(name)
+    gc.enable()
+    if inherited == "-1":
+        _serve(control)
+    else:
+        _for_each_connection(control, socket.socket(fileno=int(inherited)))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,89 @@
+"""Graders that start at once: pytest, its plugins and the kit are imported once, then forked for each run."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from checks.kit import head_start
+from checks.kit.catalogue import ROOT, STATE
+from checks.kit.postgres import find
+from checks.kit.service.journal import Journal, sweep
+from checks.kit.service.launcher import SHARED, Launcher, Process, SpawnLauncher, WarmLauncher
+from checks.kit.service.order import Order
+
+PRELOAD = (
+    "pytest",
+    "pytest_asyncio.plugin",
+    "httpx",
+    "asyncpg",
+    "rich.console",
+    "checks.kit.plugin",
+    "checks.kit.live",
+    "checks.kit.shop",
+    "checks.kit.verdicts",
+    "checks.kit.wire",
+)
+
+
+class Graders:
+    """Starts graders; each is a process in a group of its own."""
+
+    def __init__(self, launcher: Launcher, scratch: Path, environ: Mapping[str, str]) -> None:
+        self.scratch = scratch
+        self._launcher = launcher
+        self._environ = dict(environ)
+
+    async def start(self, *arguments: str, log: Path) -> Process:
+        """`pytest arguments...`; what it prints goes to `log`."""
+        order = Order(
+            app="",
+            folder=str(ROOT),
+            log=str(log),
+            listen="",
+            ready="",
+            env=self._environ,
+            command=("pytest", *arguments),
+            pycache=str(STATE / "pycache"),
+            memory=0,
+            file_size=0,
+            cpu=0,
+        )
+        return await self._launcher.launch(order)
+
+
+@asynccontextmanager
+async def graders(environ: Mapping[str, str] = os.environ) -> AsyncIterator[Graders]:
+    """While the block lasts, the server stays up, and two warm parents wait: one for graders, one for their apps.
+
+    Raises PostgresUnavailable. What the graders started ends with them, and they with the block.
+    """
+    sweep(STATE / "run")
+    async with AsyncExitStack() as stack:
+        journal = Journal(STATE / "run")
+        stack.callback(journal.close)
+        launcher, environ = _warm(journal, stack, environ) if _forks(environ) else (SpawnLauncher(journal), environ)
+        stack.callback(launcher.close)
+        server = await asyncio.to_thread(find, ROOT, environ)
+        stack.callback(server.close)
+        yield Graders(launcher, journal.scratch, environ)
+
+
+def _forks(environ: Mapping[str, str]) -> bool:
+    return hasattr(os, "fork") and not environ.get("WORKBOOK_SPAWN")
+
+
+def _warm(journal: Journal, stack: AsyncExitStack, environ: Mapping[str, str]) -> tuple[Launcher, Mapping[str, str]]:
+    path = str(journal.scratch / "nursery.sock")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen(64)
+        control, nursery = head_start.start(listener=listener)
+    journal.add(nursery.pid)
+    stack.callback(nursery.wait)
+    stack.callback(control.close)
+    return WarmLauncher(journal, *head_start.start(*PRELOAD)), {**environ, SHARED: path}
