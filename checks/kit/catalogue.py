@@ -48,6 +48,9 @@ class Lesson:
     workers: int = 1
     schema: str = "schema.sql"
     env: Mapping[str, str] = field(default_factory=dict)
+    tour: tuple[str, ...] = ()
+    """Requests whose cost on the wire tells what the lesson is about: `METHOD /path`, then a JSON body
+    if any, in which `{n}` is another number each time."""
 
     @property
     def name(self) -> str:
@@ -97,7 +100,7 @@ def lesson(number: int | str) -> Lesson:
 def load(path: Path) -> Lesson:
     """Reads one lesson.toml; a wrong or missing key is an error that names file and key."""
     raw = _read_toml(path)
-    known = {"number", "title", "minutes", "edit", "carries", "covers", "app", "workers", "schema", "env"}
+    known = {"number", "title", "minutes", "edit", "carries", "covers", "app", "workers", "schema", "env", "tour"}
     if unknown := set(raw) - known - {"check"}:
         raise CatalogueError(f"{path}: unknown key {sorted(unknown)[0]!r}. Known: {', '.join(sorted(known))}.")
     try:

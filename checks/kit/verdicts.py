@@ -7,10 +7,10 @@ from collections.abc import Generator
 import pytest
 from _pytest.terminal import TerminalReporter
 
-from checks.kit import catalogue
 from checks.kit.grading import Grading
 from checks.kit.report import terminal
-from checks.kit.report.model import Outcome, Report
+from checks.kit.report.model import Report
+from checks.kit.report.next_step import next_step
 
 
 class Verdicts(TerminalReporter):  # type: ignore[misc]  # final for types; there is no other way to draw less
@@ -69,7 +69,7 @@ class Verdicts(TerminalReporter):  # type: ignore[misc]  # final for types; ther
         for report in self._grading.reports.values():
             if not report.results:
                 continue
-            terminal.summary(self._out, report, _next_step(report))
+            terminal.summary(self._out, report, next_step(report))
         if not self._grading.reports:
             super().summary_stats()
 
@@ -77,17 +77,3 @@ class Verdicts(TerminalReporter):  # type: ignore[misc]  # final for types; ther
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> Generator[None]:
         self._grading.write_json()
         return (yield from super().pytest_sessionfinish(session, exitstatus))
-
-
-def _next_step(report: Report) -> str:
-    """The file to open: the learner's own line if a verdict names one, else the lesson's first file to edit."""
-    lesson = catalogue.lesson(report.lesson)
-    if report.passed:
-        following = [known for known in catalogue.lessons() if known.number > lesson.number]
-        ticket = following[0].folder / "README.md" if following else catalogue.ROOT / "README.md"
-        return str(ticket.relative_to(catalogue.ROOT))
-    for place in (place for result in report.results if result.outcome is Outcome.FAILED for place in result.places):
-        file = place.path.removeprefix(f"{report.target}/")
-        if file in lesson.edit or not (lesson.solution / file).exists():  # not in what stays as it was handed out
-            return f"{place.path}:{place.line}"
-    return f"{report.target}/{lesson.edit[0]}"

@@ -19,7 +19,7 @@ from checks.kit.targets import shown
 def reset(lesson: Lesson, yes: bool) -> None:
     """Restores lessons/lesson_NN from the last commit that the workbook shipped; keeps a copy of what was there."""
     out = terminal.console()
-    original = _handed_out(lesson)
+    original = handed_out(lesson)
     if not yes and not typer.confirm(f"Put {shown(lesson.folder)} back to how it was handed out? A copy is kept."):
         raise typer.Exit(1)
     copy = STATE / "kept" / f"{lesson.name}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -41,7 +41,7 @@ def reset(lesson: Lesson, yes: bool) -> None:
     out.print(f"{shown(lesson.folder)} is as it was handed out. Your files are in {shown(copy)}.")
 
 
-def _handed_out(lesson: Lesson) -> dict[str, bytes]:
+def handed_out(lesson: Lesson) -> dict[str, bytes]:
     """The lesson's files as the workbook first shipped them, from git's history."""
     folder = lesson.folder.relative_to(ROOT).as_posix()
     reference = _git("rev-parse", "--verify", "--quiet", "refs/remotes/origin/HEAD").strip() or "HEAD"

@@ -48,6 +48,18 @@ def overview(context: typer.Context) -> None:
         module.show()
 
 
+@app.command(epilog="Examples: workbook watch; workbook watch 3; workbook watch 3 | cat")
+def watch(
+    number: Annotated[
+        int | None, typer.Argument(help="The lesson; the next one if left out.", metavar="LESSON", show_default=False)
+    ] = None,
+) -> None:
+    """Grades a lesson again on every save, what failed last first; keys give hints and more."""
+    from checks.kit.cli import watch as module
+
+    module.watch(catalogue.lesson(number) if number is not None else None)
+
+
 @app.command(epilog="Example: workbook serve 1 --port 8001")
 def serve(
     number: Number,
@@ -94,6 +106,14 @@ def diff(
     from checks.kit.cli import files
 
     files.diff(catalogue.lesson(number), peek)
+
+
+@app.command(epilog="Example: workbook cost 3")
+def cost(number: Number, target: Target = "lessons") -> None:
+    """What a lesson's requests cost on the wire: as it was handed out, and as it is now."""
+    from checks.kit.cli import cost as module
+
+    module.cost(catalogue.lesson(number), _folder(target, catalogue.lesson(number)))
 
 
 @app.command(epilog="Example: workbook psql 1")

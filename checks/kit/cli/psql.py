@@ -8,7 +8,7 @@ import signal
 import subprocess
 
 from checks.kit.catalogue import CatalogueError, Lesson
-from checks.kit.cli.serve import fill
+from checks.kit.cost import fill
 from checks.kit.report import terminal
 from checks.kit.run import Run
 from checks.kit.shop import Shop
@@ -34,7 +34,7 @@ async def _psql(run: Run, lesson: Lesson) -> None:
     database = await (await run.databases(lesson, lesson.folder)).fresh()
     async with open_tap(server.address) as wire:  # so that psql needs neither TLS settings nor a socket path
         await run.migrate(lesson, lesson.folder, database, wire)
-        await fill(lesson, Shop(database))
+        await fill(Shop(database))
         terminal.console().print(f"{lesson.name} on {server.summary}. \\d lists the tables, \\q leaves.", style="dim")
         url = database.url(wire.host, wire.port, scheme="postgresql")
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is psql's

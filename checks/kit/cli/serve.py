@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from checks.kit.catalogue import CatalogueError, Lesson
+from checks.kit.cost import fill
 from checks.kit.report import terminal
 from checks.kit.run import Run
 from checks.kit.shop import Shop
@@ -47,7 +48,7 @@ async def _serve(run: Run, lesson: Lesson, folder: Path, port: int) -> None:
         database = await (await run.databases(lesson, folder)).fresh()
         wire = await stack.enter_async_context(open_tap(server.address))
         await run.migrate(lesson, folder, database, wire)
-        await fill(lesson, Shop(database))
+        await fill(Shop(database))
         wire.subscribe(screen.crossed)
         events = await asyncio.start_server(screen.announced, "127.0.0.1", 0)
         stack.callback(events.close)
@@ -74,13 +75,6 @@ async def _serve(run: Run, lesson: Lesson, folder: Path, port: int) -> None:
         text = f"It left after {farewell.seconds:.1f} s." if farewell else "It did not leave and was killed."
         out.print(text, style="bold" if farewell else "bold red")
         await run.aclose()
-
-
-async def fill(lesson: Lesson, shop: Shop) -> None:
-    """A few rows to play with, in the tables that the lesson has."""
-    customers = await shop.value("SELECT to_regclass('customers') IS NOT NULL")
-    books = await shop.value("SELECT to_regclass('books') IS NOT NULL")
-    await shop.has(authors=3 if books else 0, books=12 if books else 0, customers=3 if customers else 0)
 
 
 class Screen:

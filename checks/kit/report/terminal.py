@@ -1,7 +1,11 @@
-"""Verdicts for a terminal: 80 columns, symbols beside colours, colours only where wanted."""
+"""Verdicts for a terminal: 80 columns, symbols beside colours, colours only where wanted.
+
+With WORKBOOK_PLAIN=1 (or TERM=dumb) words stand in place of symbols and rules, for screen readers and logs.
+"""
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from checks.kit.report.model import Outcome, Report, Result
@@ -10,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 SYMBOL = {Outcome.PASSED: "✓", Outcome.FAILED: "✗", Outcome.BLOCKED: "–"}
+WORD = {Outcome.PASSED: "passed:", Outcome.FAILED: "failed:", Outcome.BLOCKED: "not run:"}
 STYLE = {Outcome.PASSED: "green", Outcome.FAILED: "bold red", Outcome.BLOCKED: "dim"}
 MOST_STATEMENTS = 12
 INDENT = 5
@@ -22,6 +27,23 @@ def console(file: object = None, width: int | None = None) -> Console:
     return Console(file=file, width=width, highlight=False, markup=False, emoji=False)  # type: ignore[arg-type]
 
 
+def plain() -> bool:
+    """Whether words are wanted in place of symbols, and nothing that moves or decorates."""
+    return bool(os.environ.get("WORKBOOK_PLAIN")) or os.environ.get("TERM") == "dumb"
+
+
+def mark(outcome: Outcome) -> str:
+    """How an outcome begins its line."""
+    return WORD[outcome] if plain() else SYMBOL[outcome]
+
+
+def rule(out: Console) -> None:
+    """A line between two parts."""
+    out.print()
+    if not plain():
+        out.rule(style="dim")
+
+
 def line(out: Console, result: Result) -> None:
     """One line for one check, as it ends."""
     import textwrap
@@ -29,9 +51,11 @@ def line(out: Console, result: Result) -> None:
     text = result.title
     if result.outcome is Outcome.BLOCKED:
         text += f"  (not run; it needs: {textwrap.shorten(result.blocked_by, 50, placeholder='…')})"
-    rows = textwrap.wrap(text, max(out.width - 4, 40), break_long_words=False, break_on_hyphens=False)
+    begin = mark(result.outcome)
+    room = max(out.width - 3 - len(begin), 40)
+    rows = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False)
     for number, row in enumerate(rows):
-        lead = f"  {SYMBOL[result.outcome]} " if number == 0 else "    "
+        lead = f"  {begin} " if number == 0 else " " * (3 + len(begin))
         out.print(lead + row, style=STYLE[result.outcome], soft_wrap=True)
 
 
@@ -49,35 +73,38 @@ def verdicts(out: Console, report: Report, *, in_full: bool) -> None:
             verdict(out, report, result)
         else:
             if number == 1:
-                out.print()
-                out.rule(style="dim")
+                rule(out)
                 out.print("Then, in short (-v tells all in full):", style="bold")
-            out.print(f"\n✗ {result.title}", style="bold red")
+            out.print(f"\n{mark(result.outcome)} {result.title}", style="bold red")
             if result.finding:
                 _text(out, result.finding.happened)
 
 
-def verdict(out: Console, report: Report, result: Result) -> None:
-    """The whole story of one failed check."""
-    out.print()
-    out.rule(style="dim")
-    out.print(f"✗ {result.title}", style="bold red")
+def verdict(
+    out: Console, report: Report, result: Result, *, steps: int = 100, statements: int = MOST_STATEMENTS
+) -> None:
+    """The whole story of one failed check, with at most so many of the last steps and statements."""
+    rule(out)
+    out.print(f"{mark(result.outcome)} {result.title}", style="bold red")
     if result.did:
         _heading(out, "What we did")
-        for number, step in enumerate(result.did, 1):
+        hidden = max(len(result.did) - steps, 0)
+        if hidden:
+            _text(out, f"… {hidden} earlier steps", style="dim")
+        for number, step in enumerate(result.did[hidden:], hidden + 1):
             _text(out, f"{number}. {step}")
     if result.finding:
         _heading(out, "What happened")
         _text(out, result.finding.happened)
     if result.wire:
         _heading(out, "On the wire")
-        _crossings(out, result)
+        _crossings(out, result, statements)
     if result.finding:
         _heading(out, "Why it matters")
         _text(out, result.finding.because)
     _heading(out, "Where to look")
     for place in result.places:
-        _text(out, f"{place.path}:{place.line}  in {place.function}", style="cyan")
+        _text(out, f"{place.path}:{place.line}  in {place.function}", style=f"cyan {link(place.path)}")
         if place.error:
             _text(out, f"  {place.error}")
     if result.log:
@@ -98,10 +125,21 @@ def summary(out: Console, report: Report, next_file: str) -> None:
     if blocked := report.count(Outcome.BLOCKED):
         text += f", {blocked} not run"
     out.print(text, style=style)
+    label = "Next" if report.passed else "Open"
+    out.print(f"{label}: {next_file}", style=link(next_file.partition(":")[0]), soft_wrap=True)
     if report.passed:
-        out.print(f"Next: {next_file}", soft_wrap=True)
-    else:
-        out.print(f"Open: {next_file}", soft_wrap=True)
+        number = report.lesson
+        if report.notebook:
+            out.print(f"Read: {report.notebook}, section “Going further”", soft_wrap=True)
+        out.print(f"Compare with the solution: workbook diff {number}")
+        out.print(f"What it costs on the wire, before and after: workbook cost {number}")
+
+
+def link(path: str) -> str:
+    """The style that makes a path clickable where the terminal can."""
+    from checks.kit.catalogue import ROOT
+
+    return f"link {(ROOT / path).as_uri()}"
 
 
 def _heading(out: Console, text: str) -> None:
@@ -119,12 +157,12 @@ def _text(out: Console, text: str, style: str = "") -> None:
             out.print(row, style=style, soft_wrap=True)
 
 
-def _crossings(out: Console, result: Result) -> None:
+def _crossings(out: Console, result: Result, most: int) -> None:
     """A line each: connection, statement, result; the statement gives way when the line is too narrow."""
-    hidden = len(result.wire) - MOST_STATEMENTS
+    hidden = len(result.wire) - most
     if hidden > 0:
         _text(out, f"… {hidden} earlier statements", style="dim")
-    for crossing in result.wire[-MOST_STATEMENTS:]:
+    for crossing in result.wire[-most:]:
         room = max(out.width - INDENT - 6, 30)
         outcome = _fit(crossing.result, max(room // 2, room - len(crossing.text) - 2))
         statement = _middle_out(crossing.text, room - len(outcome) - 2)
