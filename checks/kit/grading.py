@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -210,6 +211,7 @@ def _title(item: pytest.Item) -> str:
 
 
 def _tail(log: str) -> str:
-    """The end of the log without the lines in which uvicorn tells of its ordinary life."""
-    lines = [line for line in log.splitlines() if line.strip() and not line.startswith("INFO:")]
+    """The end of the log without uvicorn's ordinary life, and without the import system's own frames."""
+    noise = re.compile(r'INFO:|\s*$|\s*File "<frozen ')
+    lines = [line for line in log.splitlines() if not noise.match(line)]
     return "\n".join(lines[-LOG_TAIL:])

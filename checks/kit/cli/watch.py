@@ -177,9 +177,9 @@ class Loop:
     async def _saved(self, name: str) -> None:
         try:
             self._lesson = catalogue.lesson(name)
-        except CatalogueError as error:
+        except CatalogueError:
             if name == self._lesson.name:
-                self._screen.out.print(f"\n{error}", style="bold red")
+                self._screen.out.print(f"\nlessons/{name} is gone. Restore it with: git checkout -- lessons/{name}")
             return
         await self._grade()
 
