@@ -26,6 +26,9 @@ class Verdicts(TerminalReporter):  # type: ignore[misc]  # final for types; ther
     def showheader(self) -> bool:
         return False
 
+    def pytest_collection(self) -> None:
+        return
+
     def report_collect(self, final: bool = False) -> None:
         return
 

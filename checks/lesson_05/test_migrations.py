@@ -1,5 +1,8 @@
 """Lesson 05: the migrations make the database that the models describe, forwards, backwards, and with rows in it."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from checks.kit.report import expect
@@ -7,6 +10,9 @@ from checks.kit.report import expect
 UPGRADE = "test_an_empty_database_reaches_head"
 PRODUCTION = "0002"
 """The revision at which production stands."""
+
+DUMP = Path(__file__).with_name("production.sql").read_text(encoding="utf-8")
+"""Its database."""
 
 
 async def test_there_is_one_head(alembic):
@@ -80,25 +86,41 @@ async def test_the_password_may_hold_anything(alembic):
 
 @pytest.mark.needs(UPGRADE)
 async def test_production_keeps_its_rows(alembic, shop):
-    """A database at revision 0002, with rows, reaches head with all of them, and `sort_title` is filled in."""
-    production = await alembic("upgrade", PRODUCTION)
-    expect(production.ok, f"{production}", because=PUBLISHED, read="Migrations and models")
-    there = await shop.has(authors=2, books=3, customers=2, reviews=2, orders=2)
-    await shop.execute("UPDATE books SET title = 'The Art of SQL' WHERE id = $1", there.books[0])
+    """Production, which is at 0002 and has rows, reaches head with all of them as they are; `sort_title` is filled."""
+    await production(shop)
+    there = await shop.has(authors=2, books=len(TITLES), customers=3)
+    for book, title in zip(there.books, TITLES, strict=True):
+        await shop.execute("UPDATE books SET title = $2, stock = $1 WHERE id = $1", book, title)
+    for status, customer in zip(("pending", "paid", "shipped"), there.customers, strict=True):
+        order = await shop.add("orders", customer_id=customer, status=status)
+        await shop.add("order_lines", order_id=order, book_id=there.books[0], quantity=1, price_cents=customer)
+        await shop.execute("UPDATE customers SET credit_cents = 700000 + $1 WHERE id = $1", customer)
+    for book, customer in ((0, 0), (0, 1), (1, 0)):  # two customers of one book, two books of one customer
+        await shop.add("reviews", book_id=there.books[book], customer_id=there.customers[customer], rating=4)
+    before = await contents(shop)
     done = await alembic("upgrade", "head")
     expect(done.ok, f"With rows in it: {done}", because=PUBLISHED, read="Migrations and models")
-    counts = {table: await shop.count(table) for table in ("authors", "books", "customers", "reviews", "orders")}
+    after = await contents(shop)
+    for table, rows in before.items():
+        lost = sorted(rows.keys() - after[table].keys())
+        expect(not lost, f"{table}: rows {lost} are gone.", because=PUBLISHED, read="Migrations and models")
+        changed = [
+            f"{table} {key}: {column} was {value!r}, is {after[table][key].get(column)!r}"
+            for key, row in rows.items()
+            for column, value in row.items()
+            if column not in ("revision", "updated_at") and after[table][key].get(column) != value
+        ]
+        expect(not changed, f"{'; '.join(changed[:3])}.", because=PUBLISHED, read="Migrations and models")
+    wrong = [
+        f"{row['title']!r} is sorted as {row['sort_title']!r}"
+        for row in after["books"].values()
+        if row["sort_title"] != TITLES[row["title"]]
+    ]
     expect(
-        counts == {"authors": 2, "books": 3, "customers": 2, "reviews": 2, "orders": 2},
-        f"Of 2 authors, 3 books, 2 customers, 2 reviews and 2 orders {counts} are left.",
-        because=PUBLISHED,
-        read="Migrations and models",
-    )
-    titles = sorted(row["sort_title"] for row in await shop.rows("SELECT sort_title FROM books"))
-    expect(
-        titles == ["art of sql", "book 1", "book 2"],
-        f"The titles are The Art of SQL, Book 1 and Book 2; sort_title says {titles}.",
-        because="A column that is added is empty for the rows that are there; the migration fills it.",
+        not wrong,
+        f"{'; '.join(wrong)}.",
+        because="A column that is added is empty for the rows that are there; the migration fills it, and finds titles "
+        "there that its author did not think of.",
         read="Migrations and models",
     )
 
@@ -106,32 +128,62 @@ async def test_production_keeps_its_rows(alembic, shop):
 @pytest.mark.needs(UPGRADE)
 async def test_several_reviews_become_the_last_one(alembic, shop):
     """Where a customer reviewed a book several times before 0003, the last review stands and no upgrade fails."""
-    await alembic("upgrade", PRODUCTION)
-    there = await shop.has(books=1, customers=1, reviews=3)
+    await production(shop)
+    there = await shop.has(books=2, customers=2)
+    pairs = ((0, 0), (0, 1), (0, 0), (1, 0), (0, 0))  # book and customer; the first one three times
+    ids = [
+        await shop.add("reviews", book_id=there.books[book], customer_id=there.customers[customer], rating=3)
+        for book, customer in pairs
+    ]
     done = await alembic("upgrade", "head")
-    ids = [row["id"] for row in await shop.rows("SELECT id FROM reviews")]
+    left = [row["id"] for row in await shop.rows("SELECT id FROM reviews ORDER BY id")]
     expect(
-        done.ok and ids == there.reviews[-1:],
-        f"Reviews {there.reviews} of one customer for one book: {done}, and {ids} are left.",
+        done.ok and left == [ids[1], ids[3], ids[4]],
+        f"{done}. Reviews {ids[0]}, {ids[2]} and {ids[4]} were one customer's of one book, {ids[1]} was another "
+        f"customer's and {ids[3]} of another book. Left are {left}.",
         because="A constraint is checked against the rows that are there, which on the author's machine were none.",
         read="Migrations and models",
     )
 
 
 @pytest.mark.needs(UPGRADE)
-async def test_models_and_database_agree(alembic):
-    """After the upgrade `alembic check` finds nothing to do."""
-    await alembic("upgrade", "head")
-    done = await alembic("check")
-    expect(done.ok, f"{done}", because=DIFF, read="What a diff sees")
+async def test_production_can_go_back(alembic, shop):
+    """From head, `alembic downgrade 0002` gives production its tables back, and it can be upgraded again."""
+    await production(shop)
+    before = await shape(shop)
+    done = await alembic("upgrade", "head")
+    expect(done.ok, f"{done}", because=PUBLISHED, read="Migrations and models")
+    down = await alembic("downgrade", PRODUCTION)
+    expect(down.ok, f"{down}", because=BACK, read="The way back")
+    after = await shape(shop)
+    expect(
+        before == after,
+        f"There and back again, too much: {sorted(after - before)[:3]}, too little: {sorted(before - after)[:3]}.",
+        because=BACK,
+        read="The way back",
+    )
+    again = await alembic("upgrade", "head")
+    expect(again.ok, f"{again}", because=BACK, read="The way back")
 
 
 @pytest.mark.needs(UPGRADE)
+async def test_models_and_database_agree(alembic, shop):
+    """After the upgrade, of production as well, `alembic check` finds nothing to do."""
+    for start in ("from nothing", "from production"):
+        if start == "from production":
+            await shop.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public AUTHORIZATION pg_database_owner")
+            await production(shop)
+        for command in (("upgrade", "head"), ("check",)):
+            done = await alembic(*command)
+            expect(done.ok, f"An upgrade {start}: {done}", because=DIFF, read="What a diff sees")
+
+
+@pytest.mark.needs("test_models_and_database_agree")
 async def test_a_difference_is_seen(alembic, shop):
     """`alembic check` notices when somebody changed the database by hand: a server default, or a column."""
     await alembic("upgrade", "head")
     for change in ("ALTER TABLE books ALTER stock SET DEFAULT 7", "ALTER TABLE books DROP COLUMN subtitle"):
-        await shop.execute(change)
+        await shop.execute(change, did=change)
         done = await alembic("check")
         expect(
             not done.ok,
@@ -145,8 +197,8 @@ async def test_a_difference_is_seen(alembic, shop):
 
 @pytest.mark.needs(UPGRADE)
 async def test_constraints_do_their_job_by_name(alembic, shop):
-    """Bad rows are refused by the constraints that the ticket names."""
-    await alembic("upgrade", "head")
+    """After production's upgrade, bad rows are refused by the constraints that the ticket names."""
+    await upgraded_production(alembic, shop)
     await shop.has(books=1, customers=1, reviews=1)
     for name, statement in BAD_ROWS.items():
         refused_by = await shop.refusal(statement)
@@ -154,21 +206,28 @@ async def test_constraints_do_their_job_by_name(alembic, shop):
             refused_by == name,
             f"{statement}: refused by {refused_by or 'nobody'}, wanted {name}.",
             because="Code that answers 409 looks at the name, and so does the next migration. A constraint that stands "
-            "in the models only refuses nothing.",
+            "in the models only refuses nothing; and a name may have been put together twice.",
             read="Names",
         )
 
 
 @pytest.mark.needs(UPGRADE)
 async def test_orders_can_be_cancelled(alembic, shop):
-    """Orders start as pending, and `cancelled` is a status that they can take."""
-    await alembic("upgrade", "head")
+    """After production's upgrade orders start as pending, and `cancelled` is a status that they can take."""
+    await upgraded_production(alembic, shop)
     there = await shop.has(customers=1)
-    order = await shop.add("orders", customer_id=there.customers[0])
+    order = f"INSERT INTO orders (customer_id) VALUES ({there.customers[0]})"
+    refused_by = await shop.refusal(order)
+    expect(
+        refused_by is None,
+        f"{order}: refused, the status has no value.",
+        because="Orders start as pending; who says so, when the shop does not?",
+        read="What a diff sees",
+    )
     first = await shop.value("SELECT status::text FROM orders")
     labels = [row["enumlabel"] for row in await shop.rows("SELECT enumlabel FROM pg_enum ORDER BY enumsortorder")]
     if "cancelled" in labels:
-        await shop.execute("UPDATE orders SET status = 'cancelled' WHERE id = $1", order)
+        await shop.execute("UPDATE orders SET status = 'cancelled'")
     expect(
         first == "pending" and "cancelled" in labels,
         f"A new order is {first}; the values are {labels}.",
@@ -179,8 +238,8 @@ async def test_orders_can_be_cancelled(alembic, shop):
 
 @pytest.mark.needs(UPGRADE)
 async def test_the_index_and_the_default_are_those_of_the_models(alembic, shop):
-    """`ix_books_for_sale` covers books in stock, and a new customer's credit is 500 000 cents."""
-    await alembic("upgrade", "head")
+    """After production's upgrade `ix_books_for_sale` covers books in stock, and a new credit is 500 000 cents."""
+    await upgraded_production(alembic, shop)
     where = await shop.value(
         "SELECT pg_get_expr(indpred, indrelid) FROM pg_index WHERE indexrelid = to_regclass('ix_books_for_sale')"
     )
@@ -194,12 +253,54 @@ async def test_the_index_and_the_default_are_those_of_the_models(alembic, shop):
     )
 
 
+TITLES = {
+    "The Art of SQL": "art of sql",
+    "Bathe the Dog": "bathe the dog",
+    "Theory": "theory",
+    "Ethics": "ethics",
+}
+"""Titles, and how they are sorted."""
+
 BAD_ROWS = {
     "uq_reviews_book_id_customer_id": "INSERT INTO reviews (book_id, customer_id, rating) VALUES (1, 1, 3)",
     "ck_books_discount_in_range": "UPDATE books SET discount_percent = 91",
     "ck_books_price_positive": "UPDATE books SET price_cents = 0",
     "fk_books_author_id_authors": "UPDATE books SET author_id = 99",
 }
+
+
+async def production(shop):
+    """Production's database, whatever has become of the migrations that once made it."""
+    await shop.load(DUMP, f"the database is production's, at {PRODUCTION}")
+
+
+async def upgraded_production(alembic, shop):
+    await production(shop)
+    done = await alembic("upgrade", "head")
+    expect(done.ok, f"{done}", because=PUBLISHED, read="Migrations and models")
+
+
+async def contents(shop):
+    """{table: {id: row}}"""
+    names = await tables(shop) - {"alembic_version"}
+    return {
+        name: {
+            row["id"]: json.loads(row["row"]) for row in await shop.rows(f"SELECT id, to_jsonb(t) AS row FROM {name} t")
+        }
+        for name in sorted(names)
+    }
+
+
+async def shape(shop):
+    """Columns, constraints and indexes, in words."""
+    rows = await shop.rows(
+        "SELECT concat_ws(' ', table_name, column_name, udt_name, is_nullable, column_default) AS words "
+        "FROM information_schema.columns WHERE table_schema = 'public' AND table_name <> 'alembic_version' UNION ALL "
+        "SELECT concat_ws(' ', conrelid::regclass, conname, pg_get_constraintdef(oid)) FROM pg_constraint "
+        "WHERE connamespace = 'public'::regnamespace UNION ALL "
+        "SELECT indexdef FROM pg_indexes WHERE schemaname = 'public'"
+    )
+    return {row["words"] for row in rows}
 
 
 async def tables(shop):

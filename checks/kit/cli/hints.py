@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from checks.kit.catalogue import CatalogueError, Lesson
+from checks.kit.catalogue import ROOT, CatalogueError, Lesson
 from checks.kit.progress import Progress
 from checks.kit.report import terminal
 
@@ -33,14 +33,19 @@ def _choose(lesson: Lesson, wanted: str, progress: Progress) -> str:
         if not matching:
             if any(wanted in check.name for check in lesson.checks):
                 raise CatalogueError(
-                    f"{wanted} has no hints: the lesson hands its code out in order. If it is red, read its verdict: "
-                    f"pytest checks/{lesson.name} -v -k {wanted}"
+                    f"{wanted} has no hints: it passes as the lesson is handed out. If it is red, what did you change? "
+                    f"See it: git diff {lesson.folder.relative_to(ROOT)}"
                 )
             raise CatalogueError(f"No check with hints is called {wanted}. There are: {', '.join(lesson.hints)}.")
         return matching[0]
     outcomes = progress.outcomes(lesson.name)
     open_ones = [name for name in lesson.hints if outcomes.get(name) != "passed"]
     if not open_ones:
-        raise CatalogueError(f"Every check of lesson {lesson.number} with a hint passes. Name one to read its hints.")
+        red = [name for name, outcome in outcomes.items() if outcome == "failed"]
+        raise CatalogueError(
+            f"{red[0]} is red and has no hints: it passed as the lesson was handed out. What did you change?"
+            if red
+            else f"Every check of lesson {lesson.number} passes. Name one to read its hints."
+        )
     failed = [name for name in open_ones if outcomes.get(name) == "failed"]
     return (failed or open_ones)[0]

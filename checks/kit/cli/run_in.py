@@ -37,6 +37,14 @@ async def _run_in(run: Run, lesson: Lesson, folder: Path, command: list[str]) ->
         out.print(f"{lesson.name} on {server.summary}, a fresh database in DATABASE_URL", style="dim", highlight=False)
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         env = os.environ | {"DATABASE_URL": database.url(wire.host, wire.port), "PATH": path}
+        env |= {  # so that a bare `psql` finds it, which cannot read an SQLAlchemy URL
+            "PGHOST": wire.host,
+            "PGPORT": str(wire.port),
+            "PGUSER": database.role,
+            "PGPASSWORD": database.password,
+            "PGDATABASE": database.name,
+            "PGSSLMODE": "disable",
+        }
         env |= {name: value for name, value in lesson.env.items() if value is not None}
         env["PYTHONDONTWRITEBYTECODE"] = "1"  # nothing of ours under lessons/
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the command's

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from checks.kit import catalogue
 from checks.kit.report.model import Outcome, Report, Result
 
 if TYPE_CHECKING:
@@ -132,14 +133,13 @@ def summary(out: Console, report: Report, next_file: str) -> None:
         if report.notebook:
             out.print(f"Read: {report.notebook}, section “Going further”", soft_wrap=True)
         out.print(f"Compare with the solution: workbook diff {number}")
-        out.print(f"What it costs on the wire, before and after: workbook cost {number}")
+        if catalogue.lesson(number).tour:
+            out.print(f"What it costs on the wire, before and after: workbook cost {number}")
 
 
 def link(path: str) -> str:
     """The style that makes a path clickable where the terminal can."""
-    from checks.kit.catalogue import ROOT
-
-    return f"link {(ROOT / path).as_uri()}"
+    return f"link {(catalogue.ROOT / path).as_uri()}"
 
 
 def _heading(out: Console, text: str) -> None:

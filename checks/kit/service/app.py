@@ -230,7 +230,8 @@ class App:
             self._note(f"the app was still running after {within:.0f} s")
             return None
         seconds = loop.time() - began
-        self._note(f"the app left after {seconds:.1f} s with exit code {code}")
+        how = f"with exit code {code}" if code >= 0 else f"by {signal.Signals(-code).name}, as uvicorn does"
+        self._note(f"the app left after {seconds:.1f} s {how}")
         return Exit(code, seconds)
 
 

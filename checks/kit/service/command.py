@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,10 @@ from checks.kit.service.launcher import Launcher
 from checks.kit.service.order import Order
 
 _numbers = itertools.count(1)
+
+
+ERROR = re.compile(r"FAILED:|ERROR|[A-Za-z_][\w.]*(Error|Exception|Exit|Interrupt)\b")
+"""How the line begins that names an error: Alembic's own, a logger's, a traceback's last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +34,14 @@ class Done:
 
     @property
     def last_line(self) -> str:
-        """The last line that says something: behind an error SQLAlchemy prints the statement and a link as well."""
-        aside = ("(", "[", " ", "\t", "HINT", "DETAIL")
+        """The line that says why: the last error's, behind which SQLAlchemy prints the statement and a link as well."""
         lines = [line for line in self.output.splitlines() if line.strip()]
-        return next((line for line in reversed(lines) if not line.startswith(aside)), lines[-1] if lines else "")
+        errors = [line for line in lines if ERROR.match(line)]
+        return (errors or lines or [""])[-1]
 
     def __str__(self) -> str:
         how = "did not end" if self.code is None else f"ended with exit code {self.code}"
-        return f"`{self.command}` {how}" + ("" if self.ok else f": {self.last_line}")
+        return f"`{self.command}` {how}" + ("" if self.ok else f": {_short(self.last_line)}")
 
 
 async def run_command(
@@ -71,3 +76,7 @@ async def run_command(
     done = Done(" ".join(arguments), code, text_of(log))
     note(f"{done.command} → exit code {code}" if code is not None else f"{done.command} → did not end")
     return done
+
+
+def _short(text: str, width: int = 300) -> str:
+    return text if len(text) <= width else f"{text[:width].rstrip()} …"

@@ -17,13 +17,16 @@ async def review_book(book_id: int, body: ReviewIn, session: Session) -> ReviewO
                 raise HTTPException(404, "no such book")
             review = Review(book_id=book_id, **body.model_dump())
             session.add(review)
+            await session.flush()
+            session.expire(book)
+            count = await book.awaitable_attrs.rating_count
+            created = ReviewOut(
+                id=review.id,
+                book_id=book_id,
+                rating_count=count,
+                rating_average=book.rating_sum / count,
+                **body.model_dump(),
+            )
     except IntegrityError as error:
         raise HTTPException(409, "the customer is unknown") from error
-    await book.awaitable_attrs.rating_count
-    return ReviewOut(
-        id=await review.awaitable_attrs.id,
-        book_id=book_id,
-        rating_count=book.rating_count,
-        rating_average=book.rating_sum / max(book.rating_count, 1),
-        **body.model_dump(),
-    )
+    return created

@@ -17,9 +17,10 @@ async def review_book(book_id: int, body: ReviewIn, session: Session) -> ReviewO
                 raise HTTPException(404, "no such book")
             review = Review(book_id=book_id, **body.model_dump())
             session.add(review)
+            await session.flush()
+            await session.refresh(book)
     except IntegrityError as error:
         raise HTTPException(409, "the customer is unknown") from error
-    await session.refresh(book)
     return ReviewOut(
         id=review.id,
         book_id=book_id,

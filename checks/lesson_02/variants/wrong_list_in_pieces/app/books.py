@@ -1,0 +1,63 @@
+from fastapi import APIRouter, HTTPException
+from sqlalchemy import insert
+from sqlalchemy.exc import IntegrityError
+
+from app.database import Session
+from app.models import Book
+from app.schemas import BookIn, BookOut, BookPatch
+
+router = APIRouter(prefix="/books")
+
+
+@router.post("", status_code=201)
+async def create_book(body: BookIn, session: Session) -> BookOut:
+    try:
+        async with session.begin():
+            book = Book(**body.model_dump())
+            session.add(book)
+            await session.flush()
+            await session.refresh(book)  # a trigger writes the ISBN in its own way
+            created = BookOut.model_validate(book)
+    except IntegrityError as error:
+        raise HTTPException(409, "this ISBN is taken, or the author is unknown") from error
+    return created
+
+
+@router.post("/bulk", status_code=201)
+async def create_books(body: list[BookIn], session: Session) -> list[BookOut]:
+    rows = [one.model_dump() for one in body]
+    try:
+        created = []
+        for first in range(0, len(rows), 25):
+            async with session.begin():
+                piece = rows[first : first + 25]
+                books = await session.scalars(insert(Book).returning(Book, sort_by_parameter_order=True), piece)
+                created += [BookOut.model_validate(book) for book in books]
+    except IntegrityError as error:
+        raise HTTPException(409, "an ISBN is taken, or an author is unknown") from error
+    return created
+
+
+@router.patch("/{book_id}")
+async def change_book(book_id: int, body: BookPatch, session: Session) -> BookOut:
+    try:
+        async with session.begin():
+            book = await session.get(Book, book_id)
+            if book is None:
+                raise HTTPException(404, "no such book")
+            for name, value in body.model_dump(exclude_unset=True).items():
+                setattr(book, name, value)
+            await session.flush()
+            await session.refresh(book)  # the database sets updated_at, revision and the ISBN's form
+            changed = BookOut.model_validate(book)
+    except IntegrityError as error:
+        raise HTTPException(409, "this ISBN is taken") from error
+    return changed
+
+
+@router.get("/{book_id}")
+async def read_book(book_id: int, session: Session) -> BookOut:
+    book = await session.get(Book, book_id)
+    if book is None:
+        raise HTTPException(404, "no such book")
+    return BookOut.model_validate(book)
