@@ -1,34 +1,53 @@
-"""What a notebook imports: the lesson's app on a live PostgreSQL, its wire, and pictures of both.
+"""What a notebook imports: the lesson's app on a live PostgreSQL, its wire, pictures of both, and the checks.
 
-from checks.kit.notebook import scene, grade, timeline
+    from checks.kit.notebook import app, check, hint, wire
+
+    check("lesson_03")                            grades your code; the verdicts appear as they come
+    hint("lesson_03")                             a hint about the first red check, one more each time
+    shop = await app("lesson_03", "solutions")    runs an app in the background: await shop.app.get("/books/1")
+    await wire(shop, "GET", "/catalogue")         a request and its statements, as a picture
+
+`app`, `wire` and `scene` are awaited, which a notebook's cell may do at its top level.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
+import io
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from checks.kit import catalogue
 from checks.kit.catalogue import ROOT, CatalogueError
+from checks.kit.cost import fill
+from checks.kit.live import Growing
+from checks.kit.report import terminal
+from checks.kit.report.html import html
+from checks.kit.report.model import Report
+from checks.kit.report.next_step import next_step
+from checks.kit.report.waterfall import Waterfall, waterfall
 from checks.kit.run import Run
-from checks.kit.service import Answer, App, AppDidNotStart, Done
+from checks.kit.service import Answer, App, AppDidNotStart, Done, NoAnswer
 from checks.kit.shop import Shop
 from checks.kit.stage import Stage
 from checks.kit.targets import find_target, lesson_folder
-from checks.kit.wire import Recording, Wire
+from checks.kit.wire import NotSettled, Recording, Wire
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+FAMILY = getattr(socket, "AF_UNIX", socket.AF_INET)
 
 _runs: list[Run] = []
+_running: dict[int, AsyncExitStack] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +120,107 @@ async def log_of_start(number: int, target: str = "lessons", *, env: dict[str, s
         return f"{refusal.log.rstrip()}\n[exit code {refusal.code}]"
 
 
-def grade(number: int, *, first: bool = False) -> None:
-    """Grades your code for a lesson, as `pytest checks/lesson_NN` does, and prints the verdicts.
+async def app(lesson: int | str, target: str = "lessons", *, env: dict[str, str | None] | None = None) -> Scene:
+    """Runs an app in the background, with a few books in the shop; one of the same lesson that ran before ends.
 
-    With `first` it stops at the first check that fails.
+    `target` is yours (`lessons`), `solutions`, or a variant. It ends with the kernel, or with the next `app`.
     """
-    command = [sys.executable, "-m", "pytest", f"checks/lesson_{number:02}", *(["-x"] if first else [])]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    print(done.stdout)  # noqa: T201
+    number = catalogue.lesson(lesson).number
+    if before := _running.pop(number, None):
+        await before.aclose()
+    stack = AsyncExitStack()
+    running = await stack.enter_async_context(scene(number, target, env=env))
+    _running[number] = stack
+    await fill(running.shop)
+    return running
+
+
+async def wire(running: Scene, method: str, path: str, **options: Any) -> Waterfall:
+    """Sends a request, and shows when it was answered and what crossed the wire for it, before and after."""
+    clock = Clock()
+    with running.wire.watching() as seen:
+        try:
+            await clock.request(running.app, method, path, **options)
+        except NoAnswer as error:
+            clock.note(f"no answer: {error}")
+        with contextlib.suppress(NotSettled):  # what stays open is to be seen, not an error here
+            await running.wire.calm(1)
+    return timeline(seen, clock, f"{method} {path}")
+
+
+def check(lesson: int | str, *, first: bool = False) -> None:
+    """Grades your code for a lesson, as `pytest checks/lesson_NN` does; verdicts appear as they come.
+
+    With `first` it stops at the first check that fails. Interrupting the kernel interrupts the grader.
+    """
+    from IPython.display import display
+
+    found = catalogue.lesson(lesson)
+    starting = Verdicts(None, f"Lesson {found.number:02}: the grader is starting …")
+    shown = display(starting, display_id=True)  # type: ignore[no-untyped-call]
+    growing = Growing()
+    arguments = [f"checks/{found.name}", *(["-x"] if first else [])]
+    with tempfile.TemporaryDirectory(prefix="notebook-") as scratch, socket.socket(FAMILY) as listener:
+        listener.bind(f"{scratch}/live.sock" if FAMILY != socket.AF_INET else ("127.0.0.1", 0))
+        listener.listen()
+        name = listener.getsockname()
+        address = name if isinstance(name, str) else f"{name[0]}:{name[1]}"
+        command = [sys.executable, "-m", "pytest", *arguments, "--live", address]
+        grader = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        try:
+            for line in _told(listener, grader):
+                growing.feed(line)
+                shown.update(Verdicts(growing.report, "", len(found.checks), growing.running))
+            printed = grader.communicate()[0]
+        except KeyboardInterrupt:
+            grader.send_signal(signal.SIGINT)  # it ends its apps and drops its databases
+            printed = grader.communicate()[0] + "\nInterrupted."
+    shown.update(Verdicts(growing.report, printed if growing.report is None else ""))
+
+
+def _told(listener: socket.socket, grader: subprocess.Popen[str]) -> Iterator[bytes]:
+    """The lines that the grader tells, until it ends."""
+    listener.settimeout(0.2)
+    while grader.poll() is None:
+        with contextlib.suppress(TimeoutError):
+            connection, _ = listener.accept()
+            with connection, connection.makefile("rb") as lines:
+                yield from lines
+            return
+
+
+def hint(lesson: int | str, name: str = "", *, again: bool = False) -> None:
+    """A hint about a check, or about the first red one: a little more each time, unless `again`."""
+    from checks.kit.cli import hints
+
+    hints.show(catalogue.lesson(lesson), name, again)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """A report for a notebook: HTML where it can be shown, the terminal's words elsewhere."""
+
+    report: Report | None
+    said: str
+    total: int = 0
+    running: str = ""
+
+    def _repr_html_(self) -> str:
+        if self.report is None:
+            return f"<pre>{escape(self.said)}</pre>"
+        return html(self.report, self.total, self.running)
+
+    def __repr__(self) -> str:
+        if self.report is None:
+            return self.said
+        out = terminal.console(file=io.StringIO(), width=80)
+        terminal.header(out, self.report)
+        for result in self.report.results:
+            terminal.line(out, result)
+        terminal.verdicts(out, self.report, in_full=False)
+        if not self.running:
+            terminal.summary(out, self.report, next_step(self.report))
+        return str(out.file.getvalue())  # type: ignore[attr-defined]
 
 
 def show(seen: Recording) -> None:
@@ -137,32 +249,9 @@ class Clock:
         return answer
 
 
-def timeline(seen: Recording, clock: Clock, title: str) -> Figure:
-    """Statements as bars, moments as lines, in milliseconds since the first moment."""
-    import matplotlib.pyplot as plt
-
-    statements = [one for one in seen.story if one.finished is not None]
-    start = min(moment for _, moment in clock.moments)
-    figure, axes = plt.subplots(figsize=(9, 1.2 + 0.42 * len(statements)))
-    for row, one in enumerate(statements):
-        assert one.finished is not None
-        left, width = (one.started - start) * 1000, (one.finished - one.started) * 1000
-        axes.barh(row, max(width, 0.15), left=left, color="#c0392b" if one.held else "#4878a8", height=0.6)
-        label = " ".join(one.text.split())
-        axes.text(left + max(width, 0.15), row, f"  {label[:44]}", va="center", fontsize=9)
-    for what, moment in clock.moments:
-        axes.axvline((moment - start) * 1000, color="#2e7d32", linewidth=1.5, linestyle="--")
-        axes.text((moment - start) * 1000, -1.0, what, rotation=0, fontsize=9, color="#2e7d32", ha="left")
-    axes.set_ylim(len(statements) - 0.4, -1.6)
-    axes.set_yticks([])
-    axes.margins(x=0.25)
-    axes.set_xlabel("ms")
-    axes.set_title(title)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    figure.tight_layout()
-    plt.close(figure)
-    return figure
+def timeline(seen: Recording, clock: Clock, title: str) -> Waterfall:
+    """Statements as bars, moments as lines, in milliseconds since the first of them."""
+    return waterfall(title, seen, clock.moments)
 
 
 def _run() -> Run:

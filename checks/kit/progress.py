@@ -47,6 +47,15 @@ class Progress:
         self._data.setdefault(lesson, {}).setdefault("hints", {})[check] = self.hints(lesson, check) + 1
         self._save()
 
+    def skipped(self, lesson: str) -> bool:
+        """Whether the lesson was passed straight away."""
+        return bool(self._data.get(lesson, {}).get("skipped"))
+
+    def skip(self, lesson: str) -> None:
+        self._load()
+        self._data.setdefault(lesson, {})["skipped"] = True
+        self._save()
+
     def forget(self, lesson: str) -> None:
         self._load()
         self._data.pop(lesson, None)

@@ -3,35 +3,69 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from checks.kit import catalogue
 from checks.kit.catalogue import ROOT, Lesson
 from checks.kit.progress import Progress
 from checks.kit.report import terminal
+from checks.kit.report.model import Outcome
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def show() -> None:
+    """All lessons in a line each, the next one check by check."""
     out = terminal.console()
     progress = Progress()
     lessons = catalogue.lessons()
     following = next((lesson for lesson in lessons if not _done(lesson, progress)), None)
     out.print("The Bookshop workbook\n", style="bold")
     for lesson in lessons:
-        outcomes = progress.outcomes(lesson.name)
-        passed = sum(outcomes.get(entry.name) == "passed" for entry in lesson.checks)
-        done = _done(lesson, progress)
-        symbol = "✓" if done else "▸" if lesson is following else " "
-        score = f"{passed}/{len(lesson.checks)}" if outcomes else f"{len(lesson.checks)} checks"
-        text = f"  {symbol} {lesson.number:02}  {lesson.title:<28} {score:>10}  about {lesson.minutes} min"
-        out.print(text, style="green" if done else "bold" if lesson is following else "")
-    left = sum(lesson.minutes for lesson in lessons if not _done(lesson, progress))
+        _line(out, lesson, progress, lesson is following)
+        if lesson is following:
+            _checks(out, lesson, progress.outcomes(lesson.name))
     out.print()
     if following is None:
         out.print("Every lesson passes.", style="bold green")
     else:
+        left = sum(_minutes_left(lesson, progress) for lesson in lessons)
         ticket = (following.folder / "README.md").relative_to(ROOT)
-        out.print(f"Next: {ticket}, then  pytest checks/{following.name}   ({left} minutes to go)")
+        out.print(f"Next: {ticket}", style=terminal.link(str(ticket)), soft_wrap=True)
+        out.print(f"Then: workbook watch {following.number}, or pytest checks/{following.name}")
+        out.print(f"About {left} minutes to go. Know it already? workbook skip {following.number}")
     out.print(f"PostgreSQL: {_postgres()}", style="dim")
+
+
+def _line(out: Console, lesson: Lesson, progress: Progress, following: bool) -> None:
+    outcomes = progress.outcomes(lesson.name)
+    passed = sum(outcomes.get(entry.name) == "passed" for entry in lesson.checks)
+    done = _done(lesson, progress)
+    if terminal.plain():
+        symbol = "passed" if done else "next" if following else "open"
+    else:
+        symbol = "✓" if done else "▸" if following else " "
+    score = f"{passed}/{len(lesson.checks)}" if outcomes else f"{len(lesson.checks)} checks"
+    time = "straight away" if progress.skipped(lesson.name) else f"about {lesson.minutes} min"
+    text = f"  {symbol} {lesson.number:02}  {lesson.title:<28} {score:>10}  {time}"
+    out.print(text, style="green" if done else "bold" if following else "")
+
+
+def _checks(out: Console, lesson: Lesson, outcomes: dict[str, str]) -> None:
+    """The checks of the next lesson, once some of them ran."""
+    for entry in lesson.checks if outcomes else []:
+        outcome = outcomes.get(entry.name)
+        mark = terminal.mark(Outcome(outcome)) if outcome else "not yet:" if terminal.plain() else "·"
+        style = terminal.STYLE[Outcome(outcome)] if outcome else "dim"
+        out.print(f"         {mark} {entry.name.removeprefix('test_').replace('_', ' ')}", style=style, soft_wrap=True)
+
+
+def _minutes_left(lesson: Lesson, progress: Progress) -> int:
+    """The lesson's minutes, less the share of its checks that pass."""
+    outcomes = progress.outcomes(lesson.name)
+    open_ones = sum(outcomes.get(entry.name) != "passed" for entry in lesson.checks)
+    return round(lesson.minutes * open_ones / max(len(lesson.checks), 1))
 
 
 def _done(lesson: Lesson, progress: Progress) -> bool:

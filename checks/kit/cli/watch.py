@@ -11,8 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from watchfiles import Change, DefaultFilter, awatch
-
 from checks.kit import catalogue
 from checks.kit.catalogue import ROOT, STATE, CatalogueError, Lesson
 from checks.kit.cli import files, hints
@@ -20,11 +18,9 @@ from checks.kit.cli.screen import Lines, Page, Screen
 from checks.kit.live import Growing
 from checks.kit.progress import Progress
 from checks.kit.report import terminal
+from checks.kit.saves import saves
 from checks.kit.service.launcher import Process
 from checks.kit.warm import Graders, graders
-
-STEP = 20
-"""Milliseconds without another change after which a save is complete; editors write in several steps."""
 
 LONGEST = 1 << 24
 """Bytes of the longest line that a grader may tell."""
@@ -67,18 +63,11 @@ async def _saves(events: asyncio.Queue[tuple[str, Any]]) -> None:
     """Puts in the number of each lesson whose files changed."""
     folder = ROOT / "lessons"
     try:
-        async for changes in awatch(folder, watch_filter=Handwritten(), step=STEP, debounce=200):
-            for name in sorted({Path(path).relative_to(folder).parts[0] for _, path in changes}):
+        async for files in saves(folder):
+            for name in sorted({file.parts[0] for file in files}):
                 events.put_nowait(("saved", name))
     except FileNotFoundError:
         events.put_nowait(("lost", f"{folder.relative_to(ROOT)} is gone. Restore it with: git checkout -- lessons"))
-
-
-class Handwritten(DefaultFilter):
-    """What people edit: no compiled files, no editors' leftovers, no tickets."""
-
-    def __call__(self, change: Change, path: str) -> bool:
-        return super().__call__(change, path) and not path.endswith((".md", ".tmp", "~"))
 
 
 @contextlib.contextmanager

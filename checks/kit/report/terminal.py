@@ -22,10 +22,10 @@ INDENT = 5
 
 
 def console(file: object = None, width: int | None = None) -> Console:
-    """A rich console that never breaks words into markup; honours NO_COLOR."""
+    """A rich console that never breaks words into markup; honours NO_COLOR; plain text in a notebook's kernel, too."""
     from rich.console import Console
 
-    return Console(file=file, width=width, highlight=False, markup=False, emoji=False)  # type: ignore[arg-type]
+    return Console(file=file, width=width, highlight=False, markup=False, emoji=False, force_jupyter=False)  # type: ignore[arg-type]
 
 
 def plain() -> bool:
