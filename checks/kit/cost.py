@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from checks.kit.catalogue import Lesson
+from checks.kit.holding import at_rest
 from checks.kit.run import Run
 from checks.kit.shop import Shop
 from checks.kit.stage import Stage
@@ -47,9 +48,10 @@ async def tour(run: Run, lesson: Lesson, folder: Path) -> list[Cost]:
             method, path, body = (*line.split(" ", 2), "null")[:3]
             first, second = (json.loads(body.replace("{n}", str(number))) for number in (100001, 100002))
             await app.request(method, path, json=first)
+            await at_rest(app, stage.wire)  # its connection is back in the pool
             with stage.wire.watching() as seen:
                 answer = await app.request(method, path, json=second)
-                await stage.wire.calm()
+                await at_rest(app, stage.wire)
             costs.append(
                 Cost(
                     f"{method} {path}",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,7 @@ from checks.kit import catalogue
 from checks.kit.catalogue import ROOT
 from checks.kit.progress import Progress
 from checks.kit.report.model import Crossing, Finding, Outcome, Refuted, Report, Result
-from checks.kit.report.places import places
+from checks.kit.report.places import places, tail
 from checks.kit.run import Run
 from checks.kit.service import AppDidNotStart, NoAnswer, UnexpectedAnswer
 from checks.kit.stage import Stage
@@ -24,9 +23,6 @@ from checks.kit.targets import lesson_folder, shown
 if TYPE_CHECKING:
     from checks.kit.live import Sender
     from checks.kit.wire import Recording
-
-LOG_TAIL = 12
-"""Lines of the app's log that a verdict shows where there is no traceback of the learner's own."""
 
 
 class Grading:
@@ -134,7 +130,7 @@ class Grading:
         log = error.log if isinstance(error, AppDidNotStart) else printed
         result.places = places(log, self.folder, ROOT)
         if not result.places or isinstance(error, AppDidNotStart):
-            result.log = _tail(log)
+            result.log = tail(log)
         result.wire = crossings(self.stage.seen) if self.stage else []
 
     def text(self, error: BaseException) -> str:
@@ -208,10 +204,3 @@ def crossings(seen: Recording | None) -> list[Crossing]:
 def _title(item: pytest.Item) -> str:
     function = getattr(item, "function", None)
     return " ".join((getattr(function, "__doc__", None) or item.name).split()).rstrip(".")
-
-
-def _tail(log: str) -> str:
-    """The end of the log without uvicorn's ordinary life, and without the import system's own frames."""
-    noise = re.compile(r'INFO:|\s*$|\s*File "<frozen ')
-    lines = [line for line in log.splitlines() if not noise.match(line)]
-    return "\n".join(lines[-LOG_TAIL:])

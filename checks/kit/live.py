@@ -7,12 +7,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
+import sys
+from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from checks.kit.report.model import Report, Result
+
+LONGEST = 1 << 24
+"""Bytes of the longest line that a grader may tell."""
 
 
 class Sender:
@@ -61,3 +68,38 @@ class Growing:
             self.running = ""
             return result
         return None
+
+
+class Ear:
+    """Listens to one grader."""
+
+    def __init__(self, tell: Callable[[bytes], None]) -> None:
+        self._tell = tell
+        self._server: asyncio.Server | None = None
+        self._connections: list[asyncio.Task[Any]] = []
+
+    async def open(self, path: Path) -> str:
+        """The address for `--live`."""
+        if sys.platform == "win32":
+            self._server = await asyncio.start_server(self._listen, "127.0.0.1", 0, limit=LONGEST)
+            return f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        self._server = await asyncio.start_unix_server(self._listen, path, limit=LONGEST)
+        return str(path)
+
+    async def _listen(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections.append(task)
+        async for line in reader:
+            self._tell(line)
+        writer.close()
+
+    async def heard_all(self) -> None:
+        """To be called when the grader has ended: what it told last is still on its way."""
+        for _ in range(3):  # a connection of its last moment is being accepted
+            await asyncio.sleep(0)
+        await asyncio.gather(*self._connections)
+
+    def close(self) -> None:
+        if self._server is not None:
+            self._server.close()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import secrets
 import subprocess
 import sys
 from pathlib import Path
@@ -134,6 +136,29 @@ async def test_a_database_whose_tables_were_changed_does_not_come_back(server: S
         again = await databases.fresh()
         assert again.name != first.name
         assert await server_has(server, first.name) is False
+
+
+async def test_a_clone_waits_for_the_next_run_and_comes_empty_and_unchanged(server: Server) -> None:
+    if not server.summary.endswith("postgres"):
+        pytest.skip("clones wait on the embedded server only; this one is somebody's")
+    schema = f"{SCHEMA} -- {secrets.token_hex(8)}"
+    oids = []
+    for change in ("INSERT INTO author (name) VALUES ('Mary')", "ALTER TABLE author ADD born date", "SELECT 1"):
+        async with server.databases(schema, "test") as databases:
+            database = await databases.fresh()
+            assert await database.admin.fetchval("SELECT count(*) FROM author") == 0
+            assert not await database.admin.fetch("SELECT FROM pg_attribute WHERE attname = 'born'")
+            oids.append(await database.admin.fetchval("SELECT oid FROM pg_database WHERE datname = current_database()"))
+            await database.admin.execute(change)
+            databases.give_back(database)
+    assert oids[0] == oids[1] != oids[2]  # rows are taken out of it, changed tables are not mended
+    admin = await server.connect()
+    try:
+        template = "workbook_template_" + hashlib.sha256(f"{database.role}\0{schema}".encode()).hexdigest()[:16]
+        for (name,) in await admin.fetch("SELECT datname FROM pg_database WHERE starts_with(datname, $1)", template):
+            await admin.execute(f'DROP DATABASE "{name}"')
+    finally:
+        await admin.close()
 
 
 async def server_has(server: Server, name: str) -> bool:

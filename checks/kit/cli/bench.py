@@ -31,6 +31,10 @@ def bench(lesson: Lesson, rounds: int) -> None:
     _row(out, "uvicorn alone: import the solution, answer once", statistics.median(floors))
     _row(out, f"pytest checks/{lesson.name}: cold to verdict", statistics.median(grades))
     _ratio(out, "cold to verdict / uvicorn alone", statistics.median(grades) / statistics.median(floors), 1.6)
+    first, whole = asyncio.run(_saved(lesson, rounds))
+    _row(out, "workbook watch: save to the verdict of the check that runs first", first)
+    _ratio(out, "save to verdict / cold to verdict", first / statistics.median(grades), 0.3)
+    _row(out, "workbook watch: save to all verdicts", whole)
     run = Run()
     try:
         for name, direct, tapped in asyncio.run(_statements(run)):
@@ -91,6 +95,38 @@ def _graded(lesson: Lesson) -> float:
     if grader.returncode:
         raise SystemExit("".join(printed))
     return seconds
+
+
+async def _saved(lesson: Lesson, rounds: int) -> tuple[float, float]:
+    """Median seconds from the moment at which `workbook watch` knows of a save to the first and to the last verdict.
+
+    What comes before is the file system's notice and the 20 ms for which the editor has to be quiet.
+    """
+    from checks.kit.live import Ear, Growing
+    from checks.kit.warm import graders
+
+    firsts, wholes = [], []
+    async with graders() as warm:
+        for number in range(rounds + 1):
+            growing = Growing()
+            told: list[float] = []
+
+            def tell(line: bytes, growing: Growing = growing, told: list[float] = told) -> None:
+                if growing.feed(line):
+                    told.append(time.perf_counter())
+
+            ear = Ear(tell)
+            address = await ear.open(warm.scratch / f"bench-{number}.sock")
+            began = time.perf_counter()
+            arguments = (f"checks/{lesson.name}", "--target", "solutions", "--live", address)
+            process = await warm.start(*arguments, log=warm.scratch / f"bench-{number}.log")
+            await process.exit
+            await ear.heard_all()
+            ear.close()
+            if number:  # the first one meets parents that are still importing
+                firsts.append(told[0] - began)
+                wholes.append(told[-1] - began)
+    return statistics.median(firsts), statistics.median(wholes)
 
 
 def _environ() -> dict[str, str]:

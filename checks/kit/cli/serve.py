@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from checks.kit.catalogue import CatalogueError, Lesson
 from checks.kit.cost import fill
 from checks.kit.report import terminal
+from checks.kit.report.places import tail
 from checks.kit.run import Run
 from checks.kit.saves import saves
 from checks.kit.service import App, AppDidNotStart
@@ -70,6 +71,8 @@ async def _serve(run: Run, lesson: Lesson, folder: Path, port: int) -> None:
         while again:
             starting = run.app(lesson, folder, database, wire, workers=1, events=address, listen=f"127.0.0.1:{port}")
             again = await _until_saved(starting, happened, screen, f"http://127.0.0.1:{port}/docs")
+            while not happened.empty():  # what was saved before the next start is in it
+                again = happened.get_nowait() != "stop" and again
         await run.aclose()
 
 
@@ -85,7 +88,7 @@ async def _until_saved(
     out = screen.out
     try:
         async with starting as app:
-            out.print(f"{docs}   starts again on every save; Ctrl-C sends SIGTERM to the app", style="dim")
+            out.print(f"{docs} · starts again on save · Ctrl-C sends SIGTERM", style="dim")
             following = asyncio.create_task(_follow(app, screen))
             next_event = asyncio.create_task(happened.get())
             either: set[asyncio.Future[Any]] = {next_event, app.process.exit}
@@ -103,7 +106,7 @@ async def _until_saved(
             following.cancel()
             screen.logged(app)
     except AppDidNotStart as error:
-        out.print(error.log.rstrip(), soft_wrap=True)
+        out.print(tail(error.log), soft_wrap=True)
         out.print(f"{error} Save a file to try again, or press Ctrl-C.", style="bold red")
         event = await happened.get()
     return event != "stop"
@@ -145,6 +148,8 @@ class Screen:
         number = self._numbers.setdefault(statement.connection, len(self._numbers) + 1)
         result = statement.error.message if statement.error else f"{statement.rows} rows" if statement.rows else ""
         text = " ".join(statement.text.split())
+        if self.out.is_terminal:
+            text = terminal.middle_out(text, max(self.out.width - len(f"  #{number}   {result}"), 30))
         self.out.print(f"  #{number} {text}  {result}", style="red" if statement.error else "", soft_wrap=True)
 
     async def announced(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -8,22 +8,18 @@ import itertools
 import signal
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from checks.kit import catalogue
 from checks.kit.catalogue import ROOT, STATE, CatalogueError, Lesson
 from checks.kit.cli import files, hints
 from checks.kit.cli.screen import Lines, Page, Screen
-from checks.kit.live import Growing
+from checks.kit.live import Ear, Growing
 from checks.kit.progress import Progress
 from checks.kit.report import terminal
 from checks.kit.saves import saves
 from checks.kit.service.launcher import Process
 from checks.kit.warm import Graders, graders
-
-LONGEST = 1 << 24
-"""Bytes of the longest line that a grader may tell."""
 
 
 def watch(lesson: Lesson | None) -> None:
@@ -84,41 +80,6 @@ def _keyboard(events: asyncio.Queue[tuple[str, Any]]) -> Any:
 
     with keyboard.raw_mode(), keyboard.attach(ready):
         yield
-
-
-class Ear:
-    """Listens to one grader."""
-
-    def __init__(self, tell: Callable[[bytes], None]) -> None:
-        self._tell = tell
-        self._server: asyncio.Server | None = None
-        self._connections: list[asyncio.Task[Any]] = []
-
-    async def open(self, path: Path) -> str:
-        """The address for `--live`."""
-        if sys.platform == "win32":
-            self._server = await asyncio.start_server(self._listen, "127.0.0.1", 0, limit=LONGEST)
-            return f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
-        self._server = await asyncio.start_unix_server(self._listen, path, limit=LONGEST)
-        return str(path)
-
-    async def _listen(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._connections.append(task)
-        async for line in reader:
-            self._tell(line)
-        writer.close()
-
-    async def heard_all(self) -> None:
-        """To be called when the grader has ended: what it told last is still on its way."""
-        for _ in range(3):  # a connection of its last moment is being accepted
-            await asyncio.sleep(0)
-        await asyncio.gather(*self._connections)
-
-    def close(self) -> None:
-        if self._server is not None:
-            self._server.close()
 
 
 class Loop:

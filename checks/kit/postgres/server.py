@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 MARK = "made by the Bookshop workbook, kept from"
 """Stands in the comment of every database that we make, before the database that holds its run's lock."""
 
+SPARE = "a spare one of the Bookshop workbook"
+"""Begins the comment of a clone that waits for the next run; behind it stands its catalogue's fingerprint."""
+
+SPARES = 2
+"""How many clones of a template may wait: as many as a run has stages at a time."""
+
 ROLES, TEMPLATES = 0x626F6F6B, 0x626F6F6C
 """Keys of the advisory locks under which the role and the templates are made, one run at a time."""
 
@@ -45,6 +51,9 @@ CATALOGUE = """
         SELECT concat_ws('.', 'function', oid, md5(prosrc)) FROM pg_proc WHERE pronamespace IN (SELECT oid FROM ours)
         UNION ALL
         SELECT concat_ws('.', 'type', oid, typname) FROM pg_type WHERE typnamespace IN (SELECT oid FROM ours)
+        UNION ALL
+        SELECT concat_ws('.', 'setting', datconnlimit, setrole, setconfig)
+          FROM pg_database d LEFT JOIN pg_db_role_setting ON setdatabase = d.oid WHERE datname = current_database()
     ) AS parts(part)
 """
 """One value for everything that a database has besides rows; whoever changes a table changes it."""
@@ -207,26 +216,71 @@ class Databases:
                 return database
             self._there.remove(database)
             await self._drop(database)
+        self._count += 1
+        name = f"workbook_{self._label}_{self._count}_{self._token}"
         async with self._turn:
-            self._count += 1
-            name = f"workbook_{self._label}_{self._count}_{self._token}"
-            create = f'CREATE DATABASE "{name}" TEMPLATE "{self._template}" OWNER "{self._role}"'
-            await self._guard.execute(create)
+            fingerprint = await self._spare(name)
+            if fingerprint is None:
+                create = f'CREATE DATABASE "{name}" TEMPLATE "{self._template}" OWNER "{self._role}"'
+                await self._guard.execute(create)
             mark = f"{MARK} {_quoted(self._source.maintenance)}"
             await self._guard.execute(f"COMMENT ON DATABASE \"{name}\" IS '{mark}'")
         admin = await connect(self._source, name)
-        database = Database(name, self._role, self._password, admin, await admin.fetchval(CATALOGUE))
+        database = Database(name, self._role, self._password, admin, fingerprint or await admin.fetchval(CATALOGUE))
         self._there.append(database)
+        if fingerprint is not None and not await database.reset():  # somebody changed it while it waited
+            self._there.remove(database)
+            await self._drop(database)
+            return await self.fresh()
         return database
+
+    async def _spare(self, name: str) -> str | None:
+        """Gives a clone that an earlier run left the name `name`; its fingerprint, or None if there is none."""
+        import asyncpg
+
+        for spare, comment in await self._spares():
+            try:
+                await self._guard.execute(f'ALTER DATABASE "{spare}" RENAME TO "{name}"')
+            except (asyncpg.InvalidCatalogNameError, asyncpg.ObjectInUseError):  # another run was faster
+                continue
+            return str(comment).rpartition(" ")[2]
+        return None
+
+    async def _spares(self) -> list[tuple[str, str]]:
+        rows = await self._guard.fetch(
+            "SELECT datname, description FROM pg_database d JOIN pg_shdescription s ON s.objoid = d.oid "
+            "WHERE s.classoid = 'pg_database'::regclass AND starts_with(datname, $1) AND starts_with(description, $2)",
+            f"{self._template}_spare_",
+            SPARE,
+        )
+        return [(row["datname"], row["description"]) for row in rows]
 
     def give_back(self, database: Database) -> None:
         """The caller is done with it. Emptying it takes milliseconds, cloning up to a third of a second."""
         self._idle.append(database)
 
     async def drop_all(self) -> None:
-        """Drops every clone, whoever is still connected to it."""
+        """Drops every clone, whoever is still connected to it; on a server of our own some wait for the next run."""
         for database in self._there:
-            await self._drop(database)
+            if not (self._source.known and database in self._idle and await self._keep(database)):
+                await self._drop(database)
+
+    async def _keep(self, database: Database) -> bool:
+        """Leaves a clone, rows and all, for the next run; False if there are enough, or it is still in use."""
+        import asyncpg
+
+        async with self._turn:
+            if len(await self._spares()) >= SPARES:
+                return False
+            await database.end_others()
+            await database.admin.close()
+            spare = f"{self._template}_spare_{secrets.token_hex(4)}"
+            try:
+                await self._guard.execute(f'ALTER DATABASE "{database.name}" RENAME TO "{spare}"')
+            except asyncpg.ObjectInUseError:
+                return False
+            await self._guard.execute(f"COMMENT ON DATABASE \"{spare}\" IS '{SPARE} {database.catalogue}'")
+            return True
 
     async def _drop(self, database: Database) -> None:
         await database.admin.close()
@@ -244,7 +298,7 @@ class Database:
         self.role = role
         self.password = password
         self.admin = admin
-        self._catalogue = catalogue
+        self.catalogue = catalogue
 
     def url(
         self,
@@ -270,17 +324,21 @@ class Database:
         finally:
             await self.admin.execute(f'DROP ROLE "{name}"')
 
-    async def reset(self) -> bool:
-        """Ends all other connections to the database and empties every table; identities start at 1 again.
-
-        False, with nothing emptied, if an app or a check has changed the tables themselves.
-        """
+    async def end_others(self) -> None:
+        """Ends all connections to the database but ours."""
         await self.admin.execute(
             "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
             "WHERE datname = current_database() AND pid <> pg_backend_pid() "
             "AND backend_type = 'client backend'"
         )
-        if await self.admin.fetchval(CATALOGUE) != self._catalogue:
+
+    async def reset(self) -> bool:
+        """Ends all other connections to the database and empties every table; identities start at 1 again.
+
+        False, with nothing emptied, if an app or a check has changed the tables themselves.
+        """
+        await self.end_others()
+        if await self.admin.fetchval(CATALOGUE) != self.catalogue:
             return False
         tables = await self.admin.fetchval(
             "SELECT string_agg(format('%I.%I', schemaname, tablename), ', ') FROM pg_tables "

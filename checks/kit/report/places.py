@@ -11,6 +11,17 @@ FRAME = re.compile(r'^\s*(?:[|+]\s*)*File "(?P<path>[^"]+)", line (?P<line>\d+)(
 ERROR = re.compile(r"^(?:\s*[|+] )*(?P<error>[A-Za-z_][\w.]*(?:: .*)?)$")
 """A traceback's last line: its source lines are indented, this one is not, whatever the exception is called."""
 
+NOISE = re.compile(r'INFO:|\s*$|\s*File "<frozen ')
+"""Uvicorn's ordinary life, and the import system's own frames."""
+
+LOG_TAIL = 12
+"""Lines of an app's log that are shown where there is no traceback of the learner's own."""
+
+
+def tail(log: str) -> str:
+    """The last lines of a log that say something."""
+    return "\n".join([line for line in log.splitlines() if not NOISE.match(line)][-LOG_TAIL:])
+
 
 def places(log: str, folder: Path, root: Path, most: int = 3) -> list[Place]:
     """The last line inside `folder` of each traceback in the log, newest first, without repeats."""

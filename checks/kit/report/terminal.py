@@ -165,7 +165,7 @@ def _crossings(out: Console, result: Result, most: int) -> None:
     for crossing in result.wire[-most:]:
         room = max(out.width - INDENT - 6, 30)
         outcome = _fit(crossing.result, max(room // 2, room - len(crossing.text) - 2))
-        statement = _middle_out(crossing.text, room - len(outcome) - 2)
+        statement = middle_out(crossing.text, room - len(outcome) - 2)
         _text(out, f"#{crossing.connection:<3} {statement}{outcome:>{room - len(statement)}}")
 
 
@@ -173,7 +173,7 @@ def _fit(text: str, width: int) -> str:
     return text if len(text) <= width else text[: max(width - 1, 0)] + "…"
 
 
-def _middle_out(text: str, width: int) -> str:
+def middle_out(text: str, width: int) -> str:
     """A long statement without its middle: the tables and what limits them stand at the end."""
     if len(text) <= width:
         return text

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
+from checks.kit.report.terminal import middle_out
+
 if TYPE_CHECKING:
     from checks.kit.wire import Recording
     from checks.kit.wire.statements import Statement
@@ -99,7 +101,7 @@ def words(picture: Waterfall) -> str:
     lines = [(at, f"{what}") for what, at in picture.moments]
     for bar in picture.bars:
         took = "no answer" if bar.end is None else f"{bar.end - bar.start:.1f} ms"
-        lines.append((bar.start, f"#{bar.connection} {_short(bar.text, 60)}  ({took}; {bar.result})"))
+        lines.append((bar.start, f"#{bar.connection} {middle_out(bar.text, 60)}  ({took}; {bar.result})"))
     rows = [f"{at:9.1f} ms  {text}" for at, text in sorted(lines, key=lambda line: line[0])]
     return "\n".join([picture.title, *rows])
 
@@ -154,10 +156,11 @@ def _row(bar: Bar, y: float, x: object) -> str:
     return (
         band
         + f'<text x="14" y="{y + 15}" font-family="ui-monospace, monospace" font-size="11" fill="#1c1c1a">'
-        + f'<tspan fill="{colour}" font-weight="700">#{bar.connection}</tspan> {escape(_short(bar.text, 42))}</text>'
+        + f'<tspan fill="{colour}" font-weight="700">#{bar.connection}</tspan> '
+        + f"{escape(middle_out(bar.text, 42))}</text>"
         + f'<rect x="{left:.1f}" y="{y + 5}" width="{width:.1f}" height="{ROW - 10}" rx="2" fill="{fill}"{stroke}>'
         + f"<title>{escape(bar.text)}</title></rect>"
-        + _text(WIDTH - RESULT, y + 15, _short(bar.result, 20), FAILED if bar.failed or bar.held else "#5a5a55")
+        + _text(WIDTH - RESULT, y + 15, middle_out(bar.result, 20), FAILED if bar.failed or bar.held else "#5a5a55")
     )
 
 
@@ -169,10 +172,3 @@ def _ticks(last: float) -> list[float]:
     """Four to nine round numbers from 0 on."""
     step = next(s for s in (a * 10.0**b for b in range(-3, 6) for a in (1, 2, 5)) if last / s < 9)
     return [round(number * step, 6) for number in range(int(last / step) + 1)]
-
-
-def _short(text: str, width: int) -> str:
-    if len(text) <= width:
-        return text
-    end = width // 2
-    return f"{text[: width - end - 3].rstrip()} … {text[-end:].lstrip()}"
