@@ -130,7 +130,7 @@ class Grading:
         log = error.log if isinstance(error, AppDidNotStart) else printed
         result.places = places(log, self.folder, ROOT)
         if not result.places or isinstance(error, AppDidNotStart):
-            result.log = tail(log)
+            result.log = tail(log, ROOT)
         result.wire = crossings(self.stage.seen) if self.stage else []
 
     def text(self, error: BaseException) -> str:

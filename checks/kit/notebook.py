@@ -213,7 +213,7 @@ class Verdicts:
     def __repr__(self) -> str:
         if self.report is None:
             return self.said
-        out = terminal.console(file=io.StringIO(), width=80)
+        out = terminal.console(io.StringIO(), 80, styled=False)
         terminal.header(out, self.report)
         for result in self.report.results:
             terminal.line(out, result)

@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from checks.kit.catalogue import CatalogueError, Lesson
+from checks.kit.catalogue import ROOT, CatalogueError, Lesson
 from checks.kit.cost import fill
 from checks.kit.report import terminal
 from checks.kit.report.places import tail
@@ -106,7 +106,7 @@ async def _until_saved(
             following.cancel()
             screen.logged(app)
     except AppDidNotStart as error:
-        out.print(tail(error.log), soft_wrap=True)
+        out.print(tail(error.log, ROOT), soft_wrap=True)
         out.print(f"{error} Save a file to try again, or press Ctrl-C.", style="bold red")
         event = await happened.get()
     return event != "stop"

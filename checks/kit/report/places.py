@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -18,9 +19,10 @@ LOG_TAIL = 12
 """Lines of an app's log that are shown where there is no traceback of the learner's own."""
 
 
-def tail(log: str) -> str:
-    """The last lines of a log that say something."""
-    return "\n".join([line for line in log.splitlines() if not NOISE.match(line)][-LOG_TAIL:])
+def tail(log: str, root: Path) -> str:
+    """The last lines of a log that say something; paths below `root` are shown relative to it."""
+    lines = [line.replace(f"{root}{os.sep}", "") for line in log.splitlines() if not NOISE.match(line)]
+    return "\n".join(lines[-LOG_TAIL:])
 
 
 def places(log: str, folder: Path, root: Path, most: int = 3) -> list[Place]:

@@ -21,11 +21,15 @@ MOST_STATEMENTS = 12
 INDENT = 5
 
 
-def console(file: object = None, width: int | None = None) -> Console:
-    """A rich console that never breaks words into markup; honours NO_COLOR; plain text in a notebook's kernel, too."""
+def console(file: object = None, width: int | None = None, *, styled: bool | None = None) -> Console:
+    """A rich console that never breaks words into markup; honours NO_COLOR.
+
+    `styled` says whether there are colours and links at all; by default the file's kind and the environment do.
+    """
     from rich.console import Console
 
-    return Console(file=file, width=width, highlight=False, markup=False, emoji=False, force_jupyter=False)  # type: ignore[arg-type]
+    options = {"highlight": False, "markup": False, "emoji": False, "force_jupyter": False, "force_terminal": styled}
+    return Console(file=file, width=width, **options)  # type: ignore[arg-type]
 
 
 def plain() -> bool:
