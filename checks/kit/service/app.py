@@ -153,6 +153,8 @@ class App:
 
         what = f"{method} {path}"
         limit = options.get("timeout", PATIENCE)
+        if self._client.is_closed:
+            raise NoAnswer(f"{what} was not sent: this app has been ended. Start another one.")
         try:
             response = await self._client.request(method, path, **options)
         except httpx.TimeoutException:

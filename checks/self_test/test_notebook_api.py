@@ -1,0 +1,94 @@
+"""What a notebook imports, run as nbclient runs it, and the pictures that it draws."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+from typing import Any
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from checks.kit.catalogue import ROOT
+from checks.kit.report.html import html
+from checks.kit.report.model import Finding, Outcome, Report, Result
+from checks.kit.report.waterfall import Bar, Waterfall, svg, words
+
+CELLS = (
+    "from checks.kit.notebook import app, check, hint, wire\ncheck('lesson_01', first=True)",
+    "hint('lesson_01')",
+    "shop = await app(1, 'solutions')\nprint(await shop.app.get('/books/1'))\nawait wire(shop, 'GET', '/dashboard')",
+    "again = await app(1, 'solutions')\ntry:\n    await shop.app.get('/books/1')\nexcept Exception as error:\n"
+    "    print(type(error).__name__)",
+)
+
+
+@pytest.fixture(scope="module")
+def outputs() -> list[list[Any]]:
+    """The outputs of each cell."""
+    cells = [nbformat.v4.new_code_cell(source) for source in CELLS]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    resources = {"metadata": {"path": str(ROOT / "notebooks")}}
+    NotebookClient(notebook, timeout=120, kernel_name="python3", resources=resources).execute()
+    return [cell.outputs for cell in notebook.cells]
+
+
+def test_check_shows_the_terminals_verdict(outputs: list[list[Any]]) -> None:
+    [shown] = outputs[0]
+    text, page = shown["data"]["text/plain"], shown["data"]["text/html"]
+    assert "\x1b" not in text
+    for words_of_it in ("Why it matters", "A duplicate ISBN answers 409", "1 of 2 checks pass", "Open: "):
+        assert words_of_it in text
+        assert words_of_it.rstrip(" :") in page
+    assert "<details open>" in page
+
+
+def test_hint_is_given(outputs: list[list[Any]]) -> None:
+    assert "1. " in "".join(piece["text"] for piece in outputs[1])
+
+
+def test_an_app_answers_and_its_request_is_drawn(outputs: list[list[Any]]) -> None:
+    said, drawn = outputs[2]
+    assert said["text"].startswith("GET /books/1 → 200")
+    picture = ET.fromstring(drawn["data"]["image/svg+xml"])
+    described = "".join(picture.itertext())
+    assert "200 arrived" in described
+    text = drawn["data"]["text/plain"]
+    assert text.count("SELECT count(*)") == 3
+    assert re.search(r"ms  #4 .*1 rows", text)
+
+
+def test_an_app_that_is_started_again_replaces_the_first(outputs: list[list[Any]]) -> None:
+    assert outputs[3][0]["text"].strip() == "NoAnswer"
+
+
+def test_what_learners_write_is_text_and_no_markup() -> None:
+    evil = "<script>alert('x')</script>&"
+    result = Result("test_x", evil, Outcome.FAILED, Finding(evil, evil, evil), did=[evil], log=evil)
+    page = html(Report(1, evil, evil, "n.ipynb", evil, [result]))
+    assert "<script>" not in page
+    assert page.count("&lt;script&gt;") >= 7
+    drawn = svg(Waterfall(evil, [Bar(1, evil, 0, 2, evil)], [(evil, 1)]))
+    assert "<script>" not in drawn
+    assert ET.fromstring(drawn).tag.endswith("svg")
+
+
+def test_a_waterfall_tells_what_was_held_cut_and_open() -> None:
+    bars = [
+        Bar(1, "COMMIT", 5, 25, "held, commit", held=True, transaction=(0, 25)),
+        Bar(2, "SELECT 1", 7, None, "no answer: cut", failed=True),
+    ]
+    picture = Waterfall("POST /books", bars, [("sent", 0), ("201 arrived", 6)])
+    assert words(picture).splitlines() == [
+        "POST /books",
+        "      0.0 ms  sent",
+        "      5.0 ms  #1 COMMIT  (20.0 ms; held, commit)",
+        "      6.0 ms  201 arrived",
+        "      7.0 ms  #2 SELECT 1  (no answer; no answer: cut)",
+    ]
+    drawn = ET.fromstring(svg(picture))
+    assert [one.text for one in drawn if one.tag.endswith("title")] == ["POST /books"]
+    fills = [one.get("fill") for one in drawn if one.tag.endswith("rect")]
+    assert "#b3261e" in fills  # held
+    assert any(one.get("stroke-width") == "2" for one in drawn if one.tag.endswith("rect"))  # cut
