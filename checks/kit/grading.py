@@ -124,7 +124,7 @@ class Grading:
         result.outcome = Outcome.FAILED
         result.finding = explain(error)
         if isinstance(error, AppDidNotStart):
-            self._no_start[self.lesson.number] = "the app does not start"
+            self._no_start[self.lesson.number] = "an app that starts"
         app = self.stage.app if self.stage else None
         printed = app.log if app else self.stage.printed if self.stage else ""
         log = error.log if isinstance(error, AppDidNotStart) else printed

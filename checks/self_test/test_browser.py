@@ -89,7 +89,7 @@ async def test_a_learner_sees_the_lesson_turn_green(lab: str, page: Any, checkou
     assert "✗" in before
     assert "Why it matters" in before
     assert "Open: lessons/lesson_03/app/" in before
-    pictures = page.locator(".jp-OutputArea img[src^='data:image/svg+xml'], .jp-RenderedSVG svg, .jp-RenderedSVG img")
+    pictures = page.locator(".jp-OutputArea img[src^='data:image/svg+xml'][alt^='GET /authors']")
     assert await pictures.count() >= 1, "no waterfall to be seen"
 
     shutil.copytree(checkout / "solutions/lesson_03/app", checkout / "lessons/lesson_03/app", dirs_exist_ok=True)

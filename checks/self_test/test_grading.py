@@ -86,7 +86,7 @@ def test_an_app_that_does_not_start_is_one_red_line(mine: Path, name: str, sourc
     done = pytest_run("checks/lesson_01", "--target", str(mine))
     assert done.returncode == 1
     assert done.stdout.count("\n  ✗ ") == 1, done.stdout
-    assert " ".join(done.stdout.split()).count("not run because: the app does not start") == 11
+    assert " ".join(done.stdout.split()).count("not run; it needs: an app that starts") == 11
     assert said in done.stdout
     assert "0 of 12 checks pass, 11 not run" in done.stdout
 

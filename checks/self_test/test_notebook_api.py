@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import xml.etree.ElementTree as ET
 from typing import Any
@@ -51,9 +52,9 @@ def test_hint_is_given(outputs: list[list[Any]]) -> None:
 def test_an_app_answers_and_its_request_is_drawn(outputs: list[list[Any]]) -> None:
     said, drawn = outputs[2]
     assert said["text"].startswith("GET /books/1 → 200")
-    picture = ET.fromstring(drawn["data"]["image/svg+xml"])
-    described = "".join(picture.itertext())
-    assert "200 arrived" in described
+    image = re.match(r'<img src="data:image/svg\+xml;base64,([^"]+)" alt="GET /dashboard\n', drawn["data"]["text/html"])
+    assert image
+    assert "200 arrived" in "".join(ET.fromstring(base64.b64decode(image[1])).itertext())
     text = drawn["data"]["text/plain"]
     assert text.count("SELECT count(*)") == 3
     assert re.search(r"ms  #4 .*1 rows", text)
