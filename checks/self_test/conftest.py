@@ -6,8 +6,9 @@ import asyncio
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,20 @@ async def server() -> AsyncIterator[Server]:
     server = await asyncio.to_thread(find, ROOT, os.environ)
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def copied() -> Callable[[Path], Path]:
+    """Copies the workbook as it stands into a folder: a checkout with lessons that may be changed, and a history."""
+
+    def copied(to: Path) -> Path:
+        names = (".venv*", ".workbook", ".git", "__pycache__", "self_test", ".mypy_cache")
+        shutil.copytree(ROOT, to, ignore=shutil.ignore_patterns(*names))
+        for command in ("init -q", "add -A", "-c user.name=x -c user.email=x@x commit -q -m shipped"):
+            subprocess.run(["git", *command.split()], cwd=to, check=True)
+        return to
+
+    return copied
 
 
 @pytest.fixture

@@ -8,13 +8,13 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from checks.kit.catalogue import ROOT, lesson
+from checks.kit.catalogue import lesson
 
 BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), "")
 EXPOSED = "window.jupyterapp"
@@ -24,12 +24,8 @@ pytestmark = pytest.mark.skipif(not BROWSER, reason="no Chromium here; Debian's:
 
 
 @pytest.fixture
-def checkout(tmp_path: Path) -> Path:
-    """A copy of the workbook with lessons that may be changed."""
-    copy = tmp_path / "bookshop"
-    ignored = shutil.ignore_patterns(".venv*", ".workbook", ".git", "__pycache__", "self_test", ".mypy_cache")
-    shutil.copytree(ROOT, copy, ignore=ignored)
-    return copy
+def checkout(tmp_path: Path, copied: Callable[[Path], Path]) -> Path:
+    return copied(tmp_path / "bookshop")
 
 
 @pytest.fixture

@@ -10,24 +10,18 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
 
-from checks.kit.catalogue import ROOT, lessons
+from checks.kit.catalogue import lessons
 
 
 @pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clone of what is committed plus what is not yet, with lessons that may be changed."""
-    copy = tmp_path_factory.mktemp("checkout") / "bookshop"
-    shutil.copytree(
-        ROOT, copy, ignore=shutil.ignore_patterns(".venv*", ".workbook", ".git", "__pycache__", "self_test")
-    )
-    for command in ("init -q", "add -A", "-c user.name=x -c user.email=x@x commit -q -m shipped"):
-        subprocess.run(["git", *command.split()], cwd=copy, check=True)
-    return copy
+def checkout(tmp_path_factory: pytest.TempPathFactory, copied: Callable[[Path], Path]) -> Path:
+    return copied(tmp_path_factory.mktemp("checkout") / "bookshop")
 
 
 def workbook(checkout: Path, *arguments: str, stdin: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
@@ -45,7 +39,20 @@ def grade(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_every_command_explains_itself_with_an_example(checkout: Path) -> None:
-    for command in ("serve", "hint", "reset", "diff", "psql", "doctor", "verify", "bench"):
+    for command in (
+        "watch",
+        "serve",
+        "skip",
+        "cost",
+        "hint",
+        "reset",
+        "diff",
+        "psql",
+        "run",
+        "doctor",
+        "verify",
+        "bench",
+    ):
         done = workbook(checkout, command, "--help")
         assert done.returncode == 0
         assert re.search(rf"Examples?: workbook {command}", done.stdout), command

@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -17,23 +17,17 @@ import psutil
 import ptyprocess
 import pytest
 
-from checks.kit.catalogue import ROOT
-
 CODE = "import sys; sys.path.insert(0, '.'); sys.argv[0] = 'workbook'; from checks.kit.cli import main; main()"
 ENVIRON = {name: value for name, value in os.environ.items() if name not in ("DATABASE_URL", "COLUMNS", "LINES")}
 
 
 @pytest.fixture
-def checkout(folder: Path) -> Iterator[Path]:
-    """A copy of the workbook; afterwards nothing of it may be left running."""
-    copy = folder / "bookshop"
-    ignored = shutil.ignore_patterns(".venv*", ".workbook", ".git", "__pycache__", "self_test", ".mypy_cache")
-    shutil.copytree(ROOT, copy, ignore=ignored)
-    for command in ("init -q", "add -A", "-c user.name=x -c user.email=x@x commit -q -m shipped"):
-        subprocess.run(["git", *command.split()], cwd=copy, check=True)
-    yield copy
-    psutil.wait_procs(left_of(copy), timeout=10)
-    assert not left_of(copy)
+def checkout(folder: Path, copied: Callable[[Path], Path]) -> Iterator[Path]:
+    """A checkout; afterwards nothing of it may be left running."""
+    checkout = copied(folder / "bookshop")
+    yield checkout
+    psutil.wait_procs(left_of(checkout), timeout=10)
+    assert not left_of(checkout)
 
 
 def left_of(checkout: Path) -> list[psutil.Process]:
