@@ -8,10 +8,11 @@ TYPED = "0-8044 2957-x"
 STORED = "080442957X"
 
 
-async def test_a_created_book_is_answered_as_it_is_stored(app, shop):
+async def test_a_created_book_is_answered_as_it_is_stored(app, shop, wire):
     """`POST /books` answers 201 with the book as PostgreSQL stores it, its triggers' work included."""
     there = await shop.has(authors=1)
     answer = await app.post("/books", json=book(there, TYPED))
+    await wire.calm()  # whether it is stored before it is answered is the next check's
     expect(answer.status == 201, f"{answer}", because=GONE, read="What a commit leaves behind")
     [row] = await shop.rows("SELECT id, isbn, title, price_cents, revision FROM books")
     expect_same(answer.json, row)

@@ -23,7 +23,7 @@ async def open_engine(url: str, pool_size: int) -> AsyncIterator[AsyncEngine]:
         pool_pre_ping=True,  # costs round trips for each checkout, and a fail-over goes unnoticed
         connect_args={
             "timeout": 2,
-            "command_timeout": 3,  # for a server that is silent; one that is slow is stopped by statement_timeout
+            "command_timeout": 9,  # for a server that is silent; one that is slow is stopped by statement_timeout
             "server_settings": {"statement_timeout": "2500", "idle_in_transaction_session_timeout": "10000"},
         },
     )
