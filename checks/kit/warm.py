@@ -31,12 +31,12 @@ PRELOAD = (
 
 
 class Graders:
-    """Starts graders; each is a process in a group of its own."""
+    """Starts graders; each is a process in a group of its own. `environ` leads a Run to the warm parent of apps."""
 
     def __init__(self, launcher: Launcher, scratch: Path, environ: Mapping[str, str]) -> None:
         self.scratch = scratch
         self._launcher = launcher
-        self._environ = dict(environ)
+        self.environ = dict(environ)
 
     async def start(self, *arguments: str, log: Path) -> Process:
         """`pytest arguments...`; what it prints goes to `log`."""
@@ -46,7 +46,7 @@ class Graders:
             log=str(log),
             listen="",
             ready="",
-            env=self._environ,
+            env=self.environ,
             command=("pytest", *arguments),
             pycache=str(STATE / "pycache"),
             memory=0,

@@ -83,6 +83,8 @@ async def test_a_save_is_graded_and_keys_help(checkout: Path) -> None:
     assert "1. " in await terminal.until(KEYS)
     terminal.type("d")
     assert "workbook diff 0 --peek" in await terminal.until(KEYS)
+    terminal.type("c")
+    assert "no tour" in await terminal.until(KEYS)
     main = checkout / "lessons/lesson_00/app/main.py"
     kept = main.read_text()
     main.write_text("def broken(:\n")
@@ -104,6 +106,17 @@ async def test_a_save_is_graded_and_keys_help(checkout: Path) -> None:
     terminal.type("y")
     assert "as it was handed out" in await terminal.until(KEYS)
     assert (checkout / "lessons/lesson_00/app/main.py").read_text() == kept
+    terminal.type("q")
+    assert await asyncio.to_thread(terminal.process.wait) == 0
+
+
+async def test_the_cost_is_shown_and_the_next_lesson_follows(checkout: Path) -> None:
+    terminal = Terminal(checkout, "watch", "2")
+    await terminal.until(KEYS)
+    terminal.type("c")
+    assert re.search(r"PATCH /books/1 +500 ", await terminal.until(KEYS))
+    terminal.type("n")
+    assert "lesson 03" in await terminal.until(KEYS)
     terminal.type("q")
     assert await asyncio.to_thread(terminal.process.wait) == 0
 

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 def cost(lesson: Lesson, folder: Path) -> None:
     out = terminal.console()
-    if not lesson.tour:
-        raise CatalogueError(f"Lesson {lesson.number} has no tour: it is not about what a request costs.")
     out.print(f"Lesson {lesson.number:02} · {lesson.title}: what each request costs on the wire", style="bold")
     out.print(f"as it was handed out → {shown(folder)}\n", style="dim", soft_wrap=True)
     show(out, *asyncio.run(measure(lesson, folder)))
@@ -33,6 +31,8 @@ async def measure(
     lesson: Lesson, folder: Path, environ: Mapping[str, str] = os.environ
 ) -> tuple[list[Cost], list[Cost]]:
     """The costs of the lesson as it was handed out, and of `folder`."""
+    if not lesson.tour:
+        raise CatalogueError(f"Lesson {lesson.number} has no tour: it is not about what a request costs.")
     run = Run(environ)
     try:
         with tempfile.TemporaryDirectory(prefix="handed-out-") as scratch:

@@ -13,7 +13,7 @@ from checks.kit.report.next_step import next_step
 if TYPE_CHECKING:
     from rich.console import Console
 
-KEYS = "h hint · r run · n next · l list · d diff · x reset · q quit"
+KEYS = "h hint · r run · n next · l list · d diff · c cost · x reset · q quit"
 OTHER_LINES = 7
 """Rows of a page that are not the verdict: heading, progress, summary, keys."""
 

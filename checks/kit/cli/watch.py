@@ -12,12 +12,13 @@ from typing import Any
 
 from checks.kit import catalogue
 from checks.kit.catalogue import ROOT, STATE, CatalogueError, Lesson
-from checks.kit.cli import files, hints
+from checks.kit.cli import cost, files, hints
 from checks.kit.cli.screen import Lines, Page, Screen
 from checks.kit.live import Ear, Growing
 from checks.kit.progress import Progress
 from checks.kit.report import terminal
 from checks.kit.saves import saves
+from checks.kit.service import AppDidNotStart
 from checks.kit.service.launcher import Process
 from checks.kit.warm import Graders, graders
 
@@ -190,9 +191,12 @@ class Loop:
             known = catalogue.lessons()
             self._lesson = next((one for one in known if one.number > self._lesson.number), known[0])
             await self._grade()
-        elif key in ("h", "d", "l", "x"):
+        elif key in ("h", "d", "l", "c", "x"):
             out.print()
-            if key == "h":
+            if key == "c":
+                out.print("Both apps are starting …", style="dim")
+                cost.show(out, *await cost.measure(self._lesson, self._lesson.folder, self._warm.environ))
+            elif key == "h":
                 hints.show(self._lesson, "", False)
             elif key == "d":
                 files.diff(self._lesson, False)
@@ -209,6 +213,6 @@ class Loop:
     def _telling_errors(self) -> Any:
         try:
             yield
-        except CatalogueError as error:
+        except (CatalogueError, AppDidNotStart) as error:
             self._screen.out.print(f"{error}", style="red")
             self._screen.said()
