@@ -66,7 +66,9 @@ async def lab(checkout: Path, tmp_path: Path) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def page() -> AsyncIterator[Any]:
-    api = pytest.importorskip("playwright.async_api", reason="playwright is not installed; it comes with: uv sync")
+    api = pytest.importorskip(
+        "playwright.async_api", reason="playwright is not installed; it comes with: uv sync --group browser"
+    )
     async with api.async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
         page = await browser.new_page(viewport={"width": 1280, "height": 900})
