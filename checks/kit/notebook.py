@@ -166,19 +166,21 @@ def check(lesson: int | str, *, first: bool = False) -> None:
         name = listener.getsockname()
         address = name if isinstance(name, str) else f"{name[0]}:{name[1]}"
         command = [sys.executable, "-m", "pytest", *arguments, "--live", address]
-        grader = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        log = Path(scratch) / "grader.log"
+        with log.open("w") as file:
+            grader = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
         try:
             for line in _told(listener, grader):
                 growing.feed(line)
                 shown.update(Verdicts(growing.report, "", len(found.checks), growing.running))
-            printed = grader.communicate()[0]
         except KeyboardInterrupt:
             grader.send_signal(signal.SIGINT)  # it ends its apps and drops its databases
-            printed = grader.communicate()[0] + "\nInterrupted."
+        grader.wait()
+        printed = log.read_text(encoding="utf-8", errors="replace")
     shown.update(Verdicts(growing.report, printed if growing.report is None else ""))
 
 
-def _told(listener: socket.socket, grader: subprocess.Popen[str]) -> Iterator[bytes]:
+def _told(listener: socket.socket, grader: subprocess.Popen[bytes]) -> Iterator[bytes]:
     """The lines that the grader tells, until it ends."""
     listener.settimeout(0.2)
     while grader.poll() is None:

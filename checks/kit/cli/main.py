@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -37,6 +38,10 @@ def main() -> None:
         sys.exit(f"{error.log.rstrip()}\n\nworkbook: {error} Its log is above.")
     except KeyboardInterrupt:
         sys.exit(130)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        sys.exit(f"workbook: the disk is full ({error.filename or 'while writing'}). Free some space and try again.")
 
 
 @app.callback(invoke_without_command=True)

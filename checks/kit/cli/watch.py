@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import itertools
 import signal
 import sys
@@ -27,8 +28,11 @@ def watch(lesson: Lesson | None) -> None:
     """Runs until q, Ctrl-C, or the terminal is closed."""
     on_terminal = sys.stdin.isatty() and sys.stdout.isatty() and not terminal.plain()
     screen: Screen = Page() if on_terminal else Lines()
-    with contextlib.suppress(OSError if on_terminal else BrokenPipeError):  # the terminal was closed
+    try:
         asyncio.run(_watch(lesson or _next_lesson(), screen, on_terminal))
+    except OSError as error:
+        if error.errno not in (errno.EIO, errno.EPIPE):  # those say that nobody is there to read
+            raise
 
 
 def _next_lesson() -> Lesson:
@@ -48,12 +52,12 @@ async def _watch(lesson: Lesson, screen: Screen, on_terminal: bool) -> None:
     async with graders() as warm:
         saving = asyncio.create_task(_saves(events))
         with _keyboard(events) if on_terminal else contextlib.nullcontext():
-            loop_ = Loop(screen, warm, events)
+            grading = Loop(screen, warm, events)
             try:
-                await loop_.run(lesson)
+                await grading.run(lesson)
             finally:
                 saving.cancel()
-                await loop_.stop()
+                await grading.stop()
 
 
 async def _saves(events: asyncio.Queue[tuple[str, Any]]) -> None:
