@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -144,7 +145,8 @@ class Grading:
         if self.live:
             self.live.result(self.result)
         if self.folder == self.lesson.folder:
-            self._progress.record(self.lesson.name, self.result.name, self.result.outcome)
+            with contextlib.suppress(OSError):  # the map can be late; the verdict is what counts
+                self._progress.record(self.lesson.name, self.result.name, self.result.outcome)
 
     def write_json(self) -> None:
         if self.report_json:

@@ -15,6 +15,7 @@ if head_start.grades(sys.argv[1:]):
     gc.disable()  # imports throw nothing away; back on when the checks are collected
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,7 +58,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_load_initial_conftests(early_config: pytest.Config, args: list[str]) -> None:
     # as early as pytest lets us: server and warm parent come up while pytest is still importing
     if head_start.grades(args) and not {"--collect-only", "--co", "--help", "-h"} & set(args):
-        early_config.stash[grading_key] = Grading()
+        try:
+            early_config.stash[grading_key] = Grading()
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise pytest.UsageError("The disk is full. Free some space and run the same command again.") from None
 
 
 @pytest.hookimpl(trylast=True)  # pytest's own reporter, which ours replaces, must be there
