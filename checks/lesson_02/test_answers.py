@@ -158,35 +158,6 @@ async def test_a_retry_does_not_write_twice(app, shop):
     )
 
 
-async def test_a_stored_review_is_announced(app, shop, wire):
-    """Once a review is stored it is answered with 201, even if the database goes away at that very moment."""
-    there = await shop.has(books=1, customers=1)
-    commits = []
-
-    def statement_behind_the_commit(statement):
-        commits.extend([statement] * statement.commits)
-        return bool(commits) and statement.data
-
-    async with wire.hold(statement_behind_the_commit) as reads:
-        review = {"customer_id": there.customers[0], "rating": 4}
-        request = app.sending("POST", f"/books/{there.books[0]}/reviews", json=review)
-        late = await reads.arrived_or(request.task)
-        if late:
-            await wire.cut()
-        answer = await request
-    stored = await shop.count("reviews")
-    expect(
-        answer.status == 201 and stored == 1,
-        f"{stored} reviews are stored, and the client read {answer.status}."
-        + (
-            " Behind the COMMIT another statement was sent, and the connection broke before its answer." if late else ""
-        ),
-        because="What is read behind the commit can fail, and takes nothing back. When is the last moment to read what "
-        "the answer needs?",
-        read="What a commit leaves behind",
-    )
-
-
 async def test_a_review_is_answered_with_the_new_average(app, shop):
     """The answer to a review holds the book's rating as it is stored, the new review counted in."""
     there = await shop.has(books=1, customers=1)
