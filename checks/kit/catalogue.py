@@ -78,8 +78,26 @@ class Lesson:
         raw = _read_toml(self.checks_folder / "hints.toml")
         return {name: tuple(tiers) for name, tiers in raw.items()}
 
+    @cached_property
+    def titles(self) -> dict[str, str]:
+        """Each check's sentence: its docstring, read from checks/lesson_NN without running anything."""
+        import ast
+
+        trees = [ast.parse(path.read_text(encoding="utf-8")) for path in sorted(self.checks_folder.glob("test_*.py"))]
+        functions = [node for tree in trees for node in tree.body if isinstance(node, ast.AsyncFunctionDef)]
+        return {
+            node.name: sentence(ast.get_docstring(node) or node.name)
+            for node in functions
+            if node.name.startswith("test_")
+        }
+
     def check(self, name: str) -> CheckEntry | None:
         return next((entry for entry in self.checks if entry.name == name), None)
+
+
+def sentence(docstring: str) -> str:
+    """A docstring as one line, without its full stop."""
+    return " ".join(docstring.split()).rstrip(".")
 
 
 def lessons() -> list[Lesson]:

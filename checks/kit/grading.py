@@ -205,4 +205,4 @@ def crossings(seen: Recording | None) -> list[Crossing]:
 
 def _title(item: pytest.Item) -> str:
     function = getattr(item, "function", None)
-    return " ".join((getattr(function, "__doc__", None) or item.name).split()).rstrip(".")
+    return catalogue.sentence(getattr(function, "__doc__", None) or item.name)
