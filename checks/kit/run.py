@@ -63,9 +63,7 @@ class Run:
         text = _migrations(folder)
 
         async def load(database: Database) -> None:
-            from checks.kit.wire import open_tap
-
-            async with open_tap(self.server().address) as wire:  # whatever the address is, drivers understand a tap's
+            async with self.tap() as wire:  # whatever the server's address is, drivers understand a tap's
                 url = database.url(wire.host, wire.port)
                 done = await self.command(lesson, folder, url, "alembic", "upgrade", "head")
             if not done.ok:
@@ -82,6 +80,14 @@ class Run:
                 opening = server.databases(schema, lesson.name, load)
                 self._databases[key] = await self._stack.enter_async_context(opening)
         return self._databases[key]
+
+    @asynccontextmanager
+    async def tap(self) -> AsyncIterator[Wire]:
+        """A tap in front of the server, where this run's apps can reach it."""
+        from checks.kit.wire import open_tap
+
+        async with open_tap(self.server().address, await self._launcher.port()) as wire:
+            yield wire
 
     @asynccontextmanager
     async def app(

@@ -51,12 +51,10 @@ class Stage:
         await self._setting
 
     async def _set(self, with_app: bool) -> None:
-        from checks.kit.wire import open_tap
-
         databases = await self._run.databases(self._lesson, self._folder)
         self.database = await databases.fresh()
         self._stack.callback(databases.give_back, self.database)
-        self.wire = await self._stack.enter_async_context(open_tap(self._run.server().address))
+        self.wire = await self._stack.enter_async_context(self._run.tap())
         self.wire.subscribe(self._heard)
         self.seen = self._stack.enter_context(self.wire.watching())
         if with_app:

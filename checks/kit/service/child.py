@@ -18,12 +18,12 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from checks.kit.service.order import Order, bind, connect
+from checks.kit.service.order import FD, Order, bind, connect, number_of, split
 
 
 def run(order: Order) -> None:
     """Takes over environment, folder, output and limits, then serves until told to stop."""
-    log = os.open(order.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    log = number_of(order.log) if order.log.startswith(FD) else open_log(order.log)
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
@@ -44,9 +44,14 @@ def run(order: Order) -> None:
 
         runpy.run_module(order.command[0], run_name="__main__", alter_sys=True)
     elif order.workers == 1:
-        _serve(order, None)
+        _serve(order, bind(order.listen) if order.listen.startswith(FD) else None)
     else:
         _supervise(order)
+
+
+def open_log(path: str) -> int:
+    """A descriptor that appends to `path`."""
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
 
 def _limit(order: Order) -> None:
@@ -58,11 +63,14 @@ def _limit(order: Order) -> None:
         resource.RLIMIT_AS: order.memory,
         resource.RLIMIT_FSIZE: order.file_size,
         resource.RLIMIT_CPU: order.cpu,
+        resource.RLIMIT_NPROC: order.processes,
     }
     for kind, limit in wanted.items():
         if limit:
+            # what counts processor time warns once before it kills
+            hard = limit + 5 if kind == resource.RLIMIT_CPU else limit
             try:
-                resource.setrlimit(kind, (limit, resource.getrlimit(kind)[1]))
+                resource.setrlimit(kind, (limit, hard))
             except (ValueError, OSError):  # macOS knows no RLIMIT_AS; a lower hard limit is limit enough
                 continue
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -118,15 +126,10 @@ def _serve(order: Order, listener: socket.socket | None) -> None:
             super().handle_exit(sig, frame)
             self.asked()
 
-    host, _, port = order.listen.rpartition(":")
-    unix = "/" in order.listen
+    by_path = "/" in order.listen
+    host, port = split(order.listen) if not by_path and listener is None else ("127.0.0.1", 0)
     config = uvicorn.Config(
-        order.app,
-        uds=order.listen if unix else None,
-        host=host if not unix else "127.0.0.1",
-        port=int(port) if not unix else 0,
-        ws="none",
-        access_log=False,
+        order.app, uds=order.listen if by_path else None, host=host, port=port, ws="none", access_log=False
     )
     config.load_app()
     if order.events:

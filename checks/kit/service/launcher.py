@@ -11,14 +11,15 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from checks.kit import head_start
 from checks.kit.service.journal import Journal
 from checks.kit.service.order import Order, connect
+from checks.kit.service.sandbox import Confinement
 
 HERE = Path(__file__).resolve().parents[3]
 
@@ -52,11 +53,18 @@ class Process:
 class Launcher(Protocol):
     async def launch(self, order: Order) -> Process: ...
 
+    async def port(self) -> socket.socket | None:
+        """A listening socket on 127.0.0.1 as the apps see it; None where they see the same one as everybody."""
+
     def close(self) -> None: ...
 
 
 def open_launcher(journal: Journal, environ: Mapping[str, str] = os.environ) -> Launcher:
     """The warm launcher, already on its way when this returns; WORKBOOK_SPAWN=1 asks for the plain one."""
+    if confinement := Confinement.from_environ(environ):
+        from checks.kit.service.confined import ConfinedLauncher
+
+        return ConfinedLauncher(journal, confinement)
     if not hasattr(os, "fork") or environ.get("WORKBOOK_SPAWN"):
         return SpawnLauncher(journal)
     if shared := environ.get(SHARED):
@@ -85,23 +93,36 @@ class WarmLauncher:
             journal.add(nursery.pid)
 
     async def launch(self, order: Order) -> Process:
+        number = next(self._ids)
+        starting = self._starting[number] = asyncio.get_running_loop().create_future()
+        await self._send({"id": number, "order": asdict(order)})
+        process: Process = await starting
+        return process
+
+    async def port(self) -> socket.socket | None:
+        return None
+
+    async def _send(self, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
         async with self._connecting:  # two stages may be set at once, and there is one socket
             if self._writer is None:
                 reader, self._writer = await asyncio.open_connection(sock=self._control)
                 self._listening = asyncio.create_task(self._listen(reader))
-        number = next(self._ids)
-        starting = self._starting[number] = asyncio.get_running_loop().create_future()
-        self._writer.write(json.dumps({"id": number, "order": asdict(order)}).encode() + b"\n")
-        process: Process = await starting
-        return process
+        line = json.dumps({**message, "fds": len(fds)}).encode() + b"\n"
+        if fds:
+            socket.send_fds(self._control, [line], fds)
+        else:
+            self._writer.write(line)
+
+    def _process(self, number: int, pid: int) -> Process:
+        self._journal.add(pid)
+        return Process(pid)
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
         async for line in reader:
             message = json.loads(line)
             number = message["id"]
             if "pid" in message:
-                self._journal.add(message["pid"])
-                process = self._running[number] = Process(message["pid"])
+                process = self._running[number] = self._process(number, message["pid"])
                 starting = self._starting.pop(number)
                 if starting.cancelled():  # whoever asked for it is gone
                     process.kill()
@@ -159,6 +180,9 @@ class SpawnLauncher:
         self._watching.add(task)
         task.add_done_callback(self._watching.discard)
         return process
+
+    async def port(self) -> socket.socket | None:
+        return None
 
     async def _watch(self, child: asyncio.subprocess.Process, process: Process) -> None:
         code = await child.wait()

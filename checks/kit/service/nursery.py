@@ -6,15 +6,19 @@ It speaks lines of JSON over the Unix socket that is its standard input:
     in   {"id": 7, "order": {...}}           fork and run
          {"id": 7, "signal": 15}             signal to the app's main process
          {"id": 7, "kill": true}             SIGKILL to its whole process group
+         {"id": 7, "port": true}             listen on a port of 127.0.0.1
     out  {"id": 7, "pid": 4711}              forked
          {"id": 7, "exit": 3}                ended; negative: by that signal
 
+A line with "fds": 2 comes with as many open descriptors: an order finds them under the numbers FIRST, FIRST + 1
+and so on; the listening socket of a port leaves through the one that came with its line.
+
 When the other side goes away, however it dies, every process group is killed and the parent leaves.
 
-    python -m checks.kit.service.nursery [FD [MODULE...]]
+    python -m checks.kit.service.nursery [FD|--confined [MODULE...]]
 
 imports the modules instead of what apps need. FD, unless it is -1, is a listening socket: each connection
-to it is such a control socket, and gets a nursery of its own.
+to it is such a control socket, and gets a nursery of its own. --confined is for a nursery in a sandbox.
 """
 
 from __future__ import annotations
@@ -33,6 +37,9 @@ from typing import Any
 
 from checks.kit.service.child import run
 from checks.kit.service.order import Order
+
+FIRST = 64
+"""The number under which an app finds the first descriptor that came with its order."""
 
 PRELOAD = (
     "uvicorn",
@@ -55,6 +62,7 @@ class Nursery:
     def __init__(self, control: socket.socket) -> None:
         self._control = control
         self._pending = b""
+        self._fds: list[int] = []  # that came, and whose lines have not been read yet
         self._apps: dict[int, int] = {}  # pid of a living app: its id
 
     def serve(self) -> None:
@@ -74,7 +82,8 @@ class Nursery:
                     os.read(wake_read, 4096)
                 self._reap()
             if self._control.fileno() in readable:
-                data = self._control.recv(65536)
+                data, fds, _, _ = socket.recv_fds(self._control, 65536, 16)
+                self._fds += fds
                 if not data:
                     return
                 *lines, self._pending = (self._pending + data).split(b"\n")
@@ -83,9 +92,18 @@ class Nursery:
 
     def _obey(self, message: dict[str, Any]) -> None:
         app = message["id"]
+        count = message.get("fds", 0)
+        fds, self._fds = self._fds[:count], self._fds[count:]
         if "order" in message:
-            self._fork(app, Order(**message["order"]))
-            return
+            self._fork(app, Order(**message["order"]), fds)
+        elif "port" in message:
+            _open_port(fds[0])
+        else:
+            self._signal(app, message)
+        for fd in fds:
+            os.close(fd)
+
+    def _signal(self, app: int, message: dict[str, Any]) -> None:
         for pid in [pid for pid, owner in self._apps.items() if owner == app]:
             with contextlib.suppress(ProcessLookupError):
                 if "signal" in message:
@@ -93,7 +111,7 @@ class Nursery:
                 else:
                     os.killpg(pid, signal.SIGKILL)
 
-    def _fork(self, app: int, order: Order) -> None:
+    def _fork(self, app: int, order: Order, fds: list[int]) -> None:
         pid = os.fork()
         if pid == 0:
             code = 1
@@ -106,7 +124,9 @@ class Nursery:
                 self._control.close()
                 null = os.open(os.devnull, os.O_RDONLY)
                 os.dup2(null, 0)
-                os.closerange(3, 64)
+                for number, fd in enumerate(fds, FIRST):
+                    os.dup2(fd, number)
+                os.closerange(3, FIRST)
                 run(order)
                 code = 0
             except SystemExit as leave:
@@ -142,6 +162,14 @@ class Nursery:
     def _say(self, **message: object) -> None:
         with contextlib.suppress(OSError):
             self._control.sendall(json.dumps(message).encode() + b"\n")
+
+
+def _open_port(through: int) -> None:
+    """Sends a socket that listens on 127.0.0.1; it belongs to the network that this process lives in."""
+    with socket.socket() as listener, socket.socket(fileno=os.dup(through)) as out:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(512)
+        socket.send_fds(out, [b"port"], [listener.fileno()])
 
 
 def _exit_code(leave: SystemExit) -> int:
@@ -207,6 +235,10 @@ def _serve(control: socket.socket) -> None:
 def main() -> None:
     control = socket.socket(fileno=os.dup(0))
     inherited, *modules = sys.argv[1:] or ["-1"]
+    if inherited == "--confined":
+        from checks.kit.service.sandbox import settle_in
+
+        settle_in()
     gc.disable()  # nothing is thrown away during imports: without the collector they take a sixth less time
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydantic.v1 warns on the newest Pythons; the apps import it anyway
@@ -214,7 +246,7 @@ def main() -> None:
             with contextlib.suppress(ImportError):  # the app will say so itself, with its own traceback
                 importlib.import_module(name)
     gc.enable()
-    if inherited == "-1":
+    if inherited in ("-1", "--confined"):
         _serve(control)
     else:
         _for_each_connection(control, socket.socket(fileno=int(inherited)))

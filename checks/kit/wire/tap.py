@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Literal
@@ -190,13 +191,18 @@ class Wire:
 
 
 @asynccontextmanager
-async def open_tap(address: Address) -> AsyncIterator[Wire]:
+async def open_tap(address: Address, port: socket.socket | None = None) -> AsyncIterator[Wire]:
     """A tap in front of the server at `address`, on a port of its own on 127.0.0.1.
 
-    It lives in the running event loop and ends, with all its connections, when the block ends.
+    `port` is a listening socket to use instead, such as one of a sandbox's loopback. The tap lives in the running
+    event loop and ends, with all its connections, when the block ends.
     """
     wire = Wire(address)
-    listener = await asyncio.get_running_loop().create_server(wire._accept, wire.host, 0, backlog=512)
+    loop = asyncio.get_running_loop()
+    if port is None:
+        listener = await loop.create_server(wire._accept, wire.host, 0, backlog=512)
+    else:
+        listener = await loop.create_server(wire._accept, sock=port, backlog=512)
     wire.port = listener.sockets[0].getsockname()[1]
     try:
         yield wire
