@@ -281,7 +281,8 @@ def test_root_opens_no_folder_to_others(folder: Path) -> None:
     root = folder / "private" / "checkout"
     root.mkdir(parents=True)
     root.parent.chmod(0o700)
-    elsewhere = Path("/var/tmp") / f"bookshop-{hashlib.sha256(str(root).encode()).hexdigest()[:12]}"
+    key = hashlib.sha256(str(root / ".workbook").encode()).hexdigest()[:12]
+    elsewhere = Path("/var/tmp") / f"bookshop-{key}"
     try:
         with held(root) as server:
             assert ask(server, "SELECT 1") == 1

@@ -50,17 +50,23 @@ SETTINGS = {
 }
 
 
-def start(root: Path) -> Source:
-    """Joins the embedded server of this checkout, starting it or making it first where needed."""
-    home = root / ".workbook"
+def start(root: Path, state: Path | None = None, *, locked: bool = False) -> Source:
+    """Joins the embedded server of a checkout, starting it or making it first where needed.
+
+    `state` is the folder for its data, if not the checkout's .workbook. A server that is made `locked` asks
+    everybody for a password, its administrator too, because an app may log in as whomever it likes.
+    """
+    home = state = state or root / ".workbook"
     try:
         account = _account()
-        home = _home(root)
+        home = _home(state)
         data = home / "postgres"
         users = _Lock(home / "users.lock")
         users.shared()
         with _Lock(home / "start.lock").exclusive():
             binaries = _binaries(home, account)
+            if locked and not (home / "password").exists():
+                _write_password(home / "password", account)
             address = _running(data, _leaving(home)) or _start(data, binaries, account)
     except PostgresUnavailable:
         raise
@@ -74,7 +80,7 @@ def start(root: Path) -> Source:
         name=f"embedded, data in {shown}",
         address=address,
         user="postgres",
-        password="",
+        password=_password(home),
         maintenance="postgres",
         let_go=lambda: _leave(home, users),
         binaries=binaries,
@@ -82,20 +88,33 @@ def start(root: Path) -> Source:
     )
 
 
-def _home(root: Path) -> Path:
-    """The folder for data and locks, below the checkout.
+def _write_password(path: Path, account: dict[str, Any]) -> None:
+    path.touch(mode=0o600)
+    path.write_text(secrets.token_hex(16))
+    if account:  # initdb reads it
+        os.chown(path, account["user"], account["group"])
+    shutil.rmtree(path.with_name("postgres"), ignore_errors=True)  # made before there was a password
+
+
+def _password(home: Path) -> str:
+    with contextlib.suppress(FileNotFoundError):
+        return (home / "password").read_text()
+    return ""
+
+
+def _home(state: Path) -> Path:
+    """The folder for data and locks: `state`, below the checkout.
 
     Run by root, the server has an account of its own. Where that account cannot reach the checkout, the data
     goes to /var/tmp: opening the folders above it, such as /root, to everybody is not ours to do.
     """
-    state = root / ".workbook"
-    state.mkdir(mode=0o755, exist_ok=True)
+    state.mkdir(mode=0o755, parents=True, exist_ok=True)
     if WINDOWS or os.geteuid() != 0:
         return state
     account = _account()
     home = state / "root"
     if not all(step.stat().st_mode & 0o001 for step in (state, *state.parents)):
-        home = Path("/var/tmp") / f"bookshop-{hashlib.sha256(str(root).encode()).hexdigest()[:12]}"
+        home = Path("/var/tmp") / f"bookshop-{hashlib.sha256(str(state).encode()).hexdigest()[:12]}"
     home.mkdir(mode=0o700, exist_ok=True)
     found = home.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid not in (0, account["user"]):
@@ -235,8 +254,12 @@ def _initialise(data: Path, binaries: Path, account: dict[str, Any]) -> None:
     """initdb beside the final place, which the data takes only when it is whole."""
     draft = data.with_name("postgres.draft")
     shutil.rmtree(draft, ignore_errors=True)
+    password = data.with_name("password")
+    entry = ["--auth", "scram-sha-256", "--pwfile", password] if password.exists() else ["--auth", "trust"]
     command: list[str | Path] = [
-        binaries / "initdb", "--pgdata", draft, "--username", "postgres", "--auth", "trust",
+        binaries / "initdb", "--pgdata", draft, "--username", "postgres", *entry,
+        # passwords here are long and random: one round of hashing is as good as thousands
+        "--set", "scram_iterations=1",
         "--encoding", "UTF8", "--locale-provider", "builtin", "--builtin-locale", "C.UTF-8",
         "--locale", "C", "--no-sync", "--no-instructions",
     ]  # fmt: skip

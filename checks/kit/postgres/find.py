@@ -12,6 +12,9 @@ from checks.kit.postgres.errors import PostgresUnavailable
 from checks.kit.postgres.server import Rights, Server
 from checks.kit.postgres.source import Source, from_url
 
+STRANGERS = "WORKBOOK_STRANGERS"
+"""In the environment of a grader of other people's code: how many such graders share the server."""
+
 OLDEST = 15
 """The oldest major version that the kit's own statements run on; the lessons are measured on 18."""
 
@@ -20,24 +23,27 @@ def find(root: Path, environ: Mapping[str, str]) -> Server:
     """Finds or starts a server; blocks until it can be used, and may be called in any thread.
 
     `DATABASE_URL` wins; else `WORKBOOK_POSTGRES` names `compose` or `docker`; else the embedded server,
-    with its data below `root`/.workbook. Raises PostgresUnavailable.
+    with its data below `root`/.workbook or in the folder WORKBOOK_DATA. Raises PostgresUnavailable.
     """
+    share = int(environ.get(STRANGERS, 0))
     if url := environ.get("DATABASE_URL"):
         advice = "Start it, mend the URL, or unset DATABASE_URL to use the embedded PostgreSQL."
-        return _checked(from_url(url, "DATABASE_URL", advice), advice)
+        return _checked(from_url(url, "DATABASE_URL", advice), advice, share)
     choice = environ.get("WORKBOOK_POSTGRES", "embedded")
     if choice == "embedded":
         from checks.kit.postgres.embedded import start
 
-        return Server(start(root), Rights(superuser=True, createdb=True, createrole=True), "18")
+        data = environ.get("WORKBOOK_DATA")
+        everything = Rights(superuser=True, createdb=True, createrole=True)
+        return Server(start(root, Path(data) if data else None, locked=bool(share)), everything, "18", share)
     if choice == "compose":
-        return _checked(_compose(root, environ), "Start it with: docker compose up -d --wait")
+        return _checked(_compose(root, environ), "Start it with: docker compose up -d --wait", share)
     if choice == "docker":
         from checks.kit.postgres.docker import start_container
 
         source = start_container()
         try:
-            return _checked(source, "Look at it with: docker ps -a")
+            return _checked(source, "Look at it with: docker ps -a", share)
         except BaseException:
             source.let_go()
             raise
@@ -58,7 +64,7 @@ def _compose(root: Path, environ: Mapping[str, str]) -> Source:
     return from_url(url, name, "Start it with: docker compose up -d --wait")
 
 
-def _checked(source: Source, advice: str) -> Server:
+def _checked(source: Source, advice: str, share: int) -> Server:
     """Connects once, so that everything that can be wrong is said before the first check."""
     import asyncpg
 
@@ -102,7 +108,7 @@ def _checked(source: Source, advice: str) -> Server:
             f"The role {source.user!r} may not create databases at {where}, and every lesson needs its own. "
             f'As a superuser, type: ALTER ROLE "{source.user}" CREATEDB;'
         )
-    return Server(source, rights, version)
+    return Server(source, rights, version, share)
 
 
 async def _look(source: Source) -> tuple[Rights, str]:

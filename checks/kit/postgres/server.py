@@ -6,12 +6,13 @@ import asyncio
 import hashlib
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from checks.kit.postgres.address import Address
+from checks.kit.postgres.errors import PostgresUnavailable
 from checks.kit.postgres.source import Source
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ MARK = "made by the Bookshop workbook, kept from"
 
 SPARE = "a spare one of the Bookshop workbook"
 """Begins the comment of a clone that waits for the next run; behind it stands its catalogue's fingerprint."""
+
+STRANGER = "workbook_stranger_"
+"""Begins the name of a role that is made for one run; behind it stands the token of the run's lock."""
 
 SPARES = 2
 """How many clones of a template may wait: as many as a run has stages at a time."""
@@ -69,12 +73,17 @@ class Rights:
 
 
 class Server:
-    """A server that is there until `close`."""
+    """A server that is there until `close`.
 
-    def __init__(self, source: Source, rights: Rights, version: str) -> None:
+    With `share`, the databases are for strangers: each run has a role of its own that reaches nothing else, and
+    at most a share, one of so many, of the server's connections. The administrator then never enters a database.
+    """
+
+    def __init__(self, source: Source, rights: Rights, version: str, share: int = 0) -> None:
         self._source = source
         self._rights = rights
         self._version = version
+        self._share = share
 
     @property
     def summary(self) -> str:
@@ -106,16 +115,24 @@ class Server:
         """
         guard = await self.connect()
         try:
-            role, password = await self._role(guard)
             await sweep(guard, self._source.maintenance)
-            template = await self._template(guard, schema, role, password, load)
             token = secrets.token_hex(8)
             await guard.execute("SELECT pg_advisory_lock($1)", _key(token))
-            databases = Databases(self._source, guard, template, role, password, label, token)
-            try:
+            async with AsyncExitStack() as stack:
+                if self._share:
+                    if self._source.known:  # others' doors are not ours to close
+                        await self._close_doors(guard)
+                    role, password = await stack.enter_async_context(one_role(guard, token, self._rights, self._share))
+                else:
+                    role, password = await self._role(guard)
+                template = await self._template(guard, schema, role, password, load)
+                if self._share:
+                    stack.push_async_callback(guard.execute, f'DROP DATABASE IF EXISTS "{template}" WITH (FORCE)')
+                databases = Databases(
+                    self._source, guard, template, role, password, label, token, strangers=bool(self._share)
+                )
+                stack.push_async_callback(databases.drop_all)
                 yield databases
-            finally:
-                await databases.drop_all()
         finally:
             await guard.close()
 
@@ -124,6 +141,11 @@ class Server:
         """A single fresh database."""
         async with self.databases(schema, label) as databases:
             yield await databases.fresh()
+
+    async def _close_doors(self, guard: asyncpg.Connection[Any]) -> None:
+        """Lets nobody into the databases that every server has but its administrator."""
+        async with _alone(guard, ROLES):
+            await guard.execute("REVOKE ALL ON DATABASE postgres, template1 FROM PUBLIC")
 
     async def _role(self, guard: asyncpg.Connection[Any]) -> tuple[str, str]:
         """An ordinary role for apps, and its password; the administrator's own where it may not make roles.
@@ -136,14 +158,11 @@ class Server:
             return source.user, source.password
         digest = hashlib.sha256(f"bookshop\0{source.user}\0{source.password}".encode()).hexdigest()
         role, password = f"bookshop_{digest[:8]}", digest[8:40]
-        await guard.execute("SELECT pg_advisory_lock($1)", ROLES)
-        try:
+        async with _alone(guard, ROLES):
             if not await guard.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", role):
                 await guard.execute(f"CREATE ROLE \"{role}\" LOGIN PASSWORD '{password}'")
                 if not self._rights.superuser:
                     await guard.execute(f'GRANT "{role}" TO CURRENT_USER')
-        finally:
-            await guard.execute("SELECT pg_advisory_unlock($1)", ROLES)
         return role, password
 
     async def _template(
@@ -158,13 +177,14 @@ class Server:
         name = "workbook_template_" + hashlib.sha256(f"{role}\0{schema}".encode()).hexdigest()[:16]
         if await _exists(guard, name):
             return name
-        await guard.execute("SELECT pg_advisory_lock($1)", TEMPLATES)
-        try:
+        # a stranger's schema may take for ever, and nobody else needs its template
+        async with _alone(guard, _key(role[-16:]) + 1 if self._share else TEMPLATES):
             if await _exists(guard, name):
                 return name
             draft = f"{name}_draft"
             await guard.execute(f'DROP DATABASE IF EXISTS "{draft}" WITH (FORCE)')
             await guard.execute(f'CREATE DATABASE "{draft}" TEMPLATE template0 ENCODING \'UTF8\' OWNER "{role}"')
+            await guard.execute(f'REVOKE ALL ON DATABASE "{draft}" FROM PUBLIC')
             loader = await connect(self._source, draft, role, password)
             try:
                 if load is None:
@@ -174,8 +194,6 @@ class Server:
             finally:
                 await loader.close()
             await guard.execute(f'ALTER DATABASE "{draft}" RENAME TO "{name}"')
-        finally:
-            await guard.execute("SELECT pg_advisory_unlock($1)", TEMPLATES)
         return name
 
     def close(self) -> None:
@@ -195,8 +213,10 @@ class Databases:
         password: str,
         label: str,
         token: str,
+        strangers: bool = False,
     ) -> None:
         self._source = source
+        self._strangers = strangers
         self._guard = guard
         self._template = template
         self._role = role
@@ -219,16 +239,20 @@ class Databases:
         self._count += 1
         name = f"workbook_{self._label}_{self._count}_{self._token}"
         async with self._turn:
-            fingerprint = await self._spare(name)
+            fingerprint = spare = None if self._strangers else await self._spare(name)
             if fingerprint is None:
                 create = f'CREATE DATABASE "{name}" TEMPLATE "{self._template}" OWNER "{self._role}"'
                 await self._guard.execute(create)
+                await self._guard.execute(f'REVOKE ALL ON DATABASE "{name}" FROM PUBLIC')
             mark = f"{MARK} {_quoted(self._source.maintenance)}"
             await self._guard.execute(f"COMMENT ON DATABASE \"{name}\" IS '{mark}'")
-        admin = await connect(self._source, name)
-        database = Database(name, self._role, self._password, admin, fingerprint or await admin.fetchval(CATALOGUE))
+        # a stranger's trigger runs with the rights of whoever fires it: there we look with the stranger's own
+        login = (self._role, self._password) if self._strangers else ()
+        admin = await connect(self._source, name, *login)
+        fingerprint = fingerprint or await admin.fetchval(CATALOGUE)
+        database = Database(name, self._role, self._password, admin, fingerprint, self._administer)
         self._there.append(database)
-        if fingerprint is not None and not await database.reset():  # somebody changed it while it waited
+        if spare and not await database.reset():  # somebody changed it while it waited
             self._there.remove(database)
             await self._drop(database)
             return await self.fresh()
@@ -255,6 +279,10 @@ class Databases:
         )
         return [(row["datname"], row["description"]) for row in rows]
 
+    async def _administer(self, statement: str) -> None:
+        async with self._turn:
+            await self._guard.execute(statement)
+
     def give_back(self, database: Database) -> None:
         """The caller is done with it. Emptying it takes milliseconds, cloning up to a third of a second."""
         self._idle.append(database)
@@ -262,7 +290,8 @@ class Databases:
     async def drop_all(self) -> None:
         """Drops every clone, whoever is still connected to it; on a server of our own some wait for the next run."""
         for database in self._there:
-            if not (self._source.known and database in self._idle and await self._keep(database)):
+            keep = self._source.known and not self._strangers and database in self._idle
+            if not (keep and await self._keep(database)):
                 await self._drop(database)
 
     async def _keep(self, database: Database) -> bool:
@@ -289,16 +318,27 @@ class Databases:
 
 
 class Database:
-    """A database of this run. `admin` is the administrator's connection to it, for checks to look with."""
+    """A database of this run.
+
+    `admin` is the connection for checks to look with, the administrator's unless the database is a stranger's;
+    `administer` runs a statement as the administrator, in another database.
+    """
 
     def __init__(
-        self, name: str, role: str, password: str, admin: asyncpg.Connection[Any], catalogue: str | None = None
+        self,
+        name: str,
+        role: str,
+        password: str,
+        admin: asyncpg.Connection[Any],
+        catalogue: str | None = None,
+        administer: Callable[[str], Awaitable[object]] | None = None,
     ) -> None:
         self.name = name
         self.role = role
         self.password = password
         self.admin = admin
         self.catalogue = catalogue
+        self._administer = administer or admin.execute
 
     def url(
         self,
@@ -317,12 +357,12 @@ class Database:
         """A role with this password that acts as the ordinary one, so that it owns nothing. Needs CREATEROLE."""
         name = f"{self.role[:40]}_{secrets.token_hex(4)}"
         literal = await self.admin.fetchval("SELECT quote_literal($1::text)", password)
-        await self.admin.execute(f'CREATE ROLE "{name}" LOGIN PASSWORD {literal} IN ROLE "{self.role}"')
+        await self._administer(f'CREATE ROLE "{name}" LOGIN PASSWORD {literal} IN ROLE "{self.role}"')
         try:
-            await self.admin.execute(f"ALTER ROLE \"{name}\" SET role = '{self.role}'")
+            await self._administer(f"ALTER ROLE \"{name}\" SET role = '{self.role}'")
             yield name
         finally:
-            await self.admin.execute(f'DROP ROLE "{name}"')
+            await self._administer(f'DROP ROLE "{name}"')
 
     async def end_others(self) -> None:
         """Ends all connections to the database but ours."""
@@ -347,6 +387,33 @@ class Database:
         if tables:
             await self.admin.execute(f"TRUNCATE {tables} RESTART IDENTITY CASCADE")
         return True
+
+
+@asynccontextmanager
+async def one_role(
+    guard: asyncpg.Connection[Any], token: str, rights: Rights, share: int
+) -> AsyncIterator[tuple[str, str]]:
+    """A role for one run, and its password: no database but those it will own, a share of the connections.
+
+    Raises PostgresUnavailable if the administrator may not make roles.
+    """
+    if not (rights.superuser or rights.createrole):
+        user = await guard.fetchval("SELECT current_user")
+        raise PostgresUnavailable(
+            f"Every submission needs a database role of its own, and the role {user!r} may not make roles. As a "
+            f'superuser, type: ALTER ROLE "{user}" CREATEROLE; or unset DATABASE_URL to use the embedded PostgreSQL.'
+        )
+    role, password = f"{STRANGER}{token}", secrets.token_hex(16)
+    most = max(int(await guard.fetchval("SHOW max_connections")) // share - 20, 20)
+    await guard.execute(f"CREATE ROLE \"{role}\" LOGIN PASSWORD '{password}' CONNECTION LIMIT {most}")
+    try:
+        if rights.superuser:
+            await guard.execute(f"ALTER ROLE \"{role}\" SET temp_file_limit = '256MB'")
+        else:
+            await guard.execute(f'GRANT "{role}" TO CURRENT_USER')
+        yield role, password
+    finally:
+        await guard.execute(f'DROP ROLE "{role}"')
 
 
 async def connect(
@@ -385,7 +452,32 @@ async def sweep(guard: asyncpg.Connection[Any], maintenance: str) -> int:
                 dropped += 1
             finally:
                 await guard.execute("SELECT pg_advisory_unlock($1)", key)
+    for (role,) in await guard.fetch("SELECT rolname FROM pg_roles WHERE rolname ~ $1", f"^{STRANGER}[0-9a-f]{{16}}$"):
+        key = _key(role[-16:])
+        if await guard.fetchval("SELECT pg_try_advisory_lock($1)", key):
+            try:
+                await _drop_role(guard, role)
+            finally:
+                await guard.execute("SELECT pg_advisory_unlock($1)", key)
     return dropped
+
+
+async def _drop_role(guard: asyncpg.Connection[Any], role: str) -> None:
+    """Drops a role of a run that died, with the databases that it owns."""
+    owned = "SELECT datname FROM pg_database WHERE datdba = (SELECT oid FROM pg_roles WHERE rolname = $1)"
+    for (name,) in await guard.fetch(owned, role):
+        await guard.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+    await guard.execute(f'DROP ROLE IF EXISTS "{role}"')
+
+
+@asynccontextmanager
+async def _alone(guard: asyncpg.Connection[Any], key: int) -> AsyncIterator[None]:
+    """Holds an advisory lock."""
+    await guard.execute("SELECT pg_advisory_lock($1)", key)
+    try:
+        yield
+    finally:
+        await guard.execute("SELECT pg_advisory_unlock($1)", key)
 
 
 async def _exists(guard: asyncpg.Connection[Any], name: str) -> bool:

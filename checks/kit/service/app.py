@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 PATIENCE = 15.0
 """Seconds after which an answer or a start counts as never coming; a bound for failures, not a measurement."""
 
+LONGEST_BODY = 64 << 20
+"""Bytes of an answer's body that a client takes in before it gives up."""
+
 PROBE_LOGGED = "WARNING:  Invalid HTTP request received.\n"
 
 _numbers = itertools.count(1)
@@ -61,7 +64,7 @@ class Answer:
     def json(self) -> Any:
         try:
             return json.loads(self.text)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise UnexpectedAnswer(f"{self} is not JSON.") from None
 
     def __getitem__(self, key: str) -> Any:
@@ -156,13 +159,17 @@ class App:
         if self._client.is_closed:
             raise NoAnswer(f"{what} was not sent: this app has been ended. Start another one.")
         try:
-            response = await self._client.request(method, path, **options)
+            async with self._client.stream(method, path, **options) as response:
+                body = await _body(response)
         except httpx.TimeoutException:
             self._note(f"{what} → no answer within {limit:g} s")
             raise NoAnswer(f"{what} was not answered within {limit:g} s.") from None
-        except httpx.TransportError as error:
+        except (httpx.TransportError, httpx.DecodingError) as error:
             self._note(f"{what} → connection broke")
             raise NoAnswer(f"{what} was not answered: the app closed the connection ({error}).") from None
+        except _TooLong:
+            self._note(f"{what} → {response.status_code}, and a body without end")
+            raise NoAnswer(f"{what} was answered with more than {LONGEST_BODY >> 20} MB; the client gave up.") from None
         except asyncio.CancelledError:
             self._note(f"{what} → the client hung up")
             raise
@@ -170,7 +177,7 @@ class App:
         if response.status_code >= 500:  # the traceback is logged behind the answer; have it before anyone looks
             with contextlib.suppress(OSError, TimeoutError):
                 await self.caught_up()
-        return Answer(what, response.status_code, response.headers, response.text)
+        return Answer(what, response.status_code, response.headers, _text(body, response.encoding))
 
     async def get(self, path: str, **options: Any) -> Answer:
         return await self.request("GET", path, **options)
@@ -302,6 +309,26 @@ async def running(
             process.kill()
             await process.exit
         ready.close()
+
+
+class _TooLong(Exception):
+    """A body goes on behind its limit."""
+
+
+async def _body(response: httpx.Response) -> bytes:
+    body = bytearray()
+    async for part in response.aiter_bytes():
+        body += part
+        if len(body) > LONGEST_BODY:
+            raise _TooLong
+    return bytes(body)
+
+
+def _text(body: bytes, encoding: str | None) -> str:
+    try:
+        return body.decode(encoding or "utf-8", errors="replace")
+    except LookupError:  # the app names one that nobody knows
+        return body.decode(errors="replace")
 
 
 def _import_late_ones() -> None:

@@ -45,13 +45,12 @@ class Confinement:
     """How a grader is to run a stranger's app.
 
     `folder` is the lesson's; `sandbox` is "root" or "user" (see `way`), or empty: limits only. `slot` numbers
-    the graders that run at the same time, from 0; `share` is how many of them use the same PostgreSQL server.
+    the graders that run at the same time, from 0.
     """
 
     folder: str
     sandbox: str
     slot: int = 0
-    share: int = 1
 
     def to_environ(self) -> dict[str, str]:
         return {CONFINED: json.dumps(asdict(self))}
