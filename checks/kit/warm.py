@@ -11,7 +11,7 @@ from pathlib import Path
 
 from checks.kit import head_start
 from checks.kit.catalogue import ROOT, STATE
-from checks.kit.postgres import find
+from checks.kit.postgres import Server, find
 from checks.kit.service.journal import Journal, sweep
 from checks.kit.service.launcher import SHARED, Launcher, Process, SpawnLauncher, WarmLauncher
 from checks.kit.service.order import Order
@@ -33,20 +33,21 @@ PRELOAD = (
 class Graders:
     """Starts graders; each is a process in a group of its own. `environ` leads a Run to the warm parent of apps."""
 
-    def __init__(self, launcher: Launcher, scratch: Path, environ: Mapping[str, str]) -> None:
+    def __init__(self, launcher: Launcher, scratch: Path, environ: Mapping[str, str], server: Server) -> None:
         self.scratch = scratch
+        self.server = server
         self._launcher = launcher
         self.environ = dict(environ)
 
-    async def start(self, *arguments: str, log: Path) -> Process:
-        """`pytest arguments...`; what it prints goes to `log`."""
+    async def start(self, *arguments: str, log: Path, environ: Mapping[str, str] | None = None) -> Process:
+        """`pytest arguments...`, with `environ` added to its environment; what it prints goes to `log`."""
         order = Order(
             app="",
             folder=str(ROOT),
             log=str(log),
             listen="",
             ready="",
-            env=self.environ,
+            env={**self.environ, **(environ or {})},
             command=("pytest", *arguments),
             pycache=str(STATE / "pycache"),
             memory=0,
@@ -57,27 +58,33 @@ class Graders:
 
 
 @asynccontextmanager
-async def graders(environ: Mapping[str, str] = os.environ) -> AsyncIterator[Graders]:
+async def graders(environ: Mapping[str, str] = os.environ, *, apps: bool = True) -> AsyncIterator[Graders]:
     """While the block lasts, the server stays up, and two warm parents wait: one for graders, one for their apps.
 
-    Raises PostgresUnavailable. What the graders started ends with them, and they with the block.
+    Without `apps` each grader has a warm parent of its own for them. Raises PostgresUnavailable. What the graders
+    started ends with them, and they with the block.
     """
     sweep(STATE / "run")
     async with AsyncExitStack() as stack:
         journal = Journal(STATE / "run")
         stack.callback(journal.close)
-        launcher, environ = _warm(journal, stack, environ) if _forks(environ) else (SpawnLauncher(journal), environ)
+        launcher: Launcher = SpawnLauncher(journal)
+        if _forks(environ):
+            if apps:
+                environ = _share_nursery(journal, stack, environ)
+            launcher = WarmLauncher(journal, *head_start.start(*PRELOAD))
         stack.callback(launcher.close)
         server = await asyncio.to_thread(find, ROOT, environ)
         stack.callback(server.close)
-        yield Graders(launcher, journal.scratch, environ)
+        yield Graders(launcher, journal.scratch, environ, server)
 
 
 def _forks(environ: Mapping[str, str]) -> bool:
     return hasattr(os, "fork") and not environ.get("WORKBOOK_SPAWN")
 
 
-def _warm(journal: Journal, stack: AsyncExitStack, environ: Mapping[str, str]) -> tuple[Launcher, Mapping[str, str]]:
+def _share_nursery(journal: Journal, stack: AsyncExitStack, environ: Mapping[str, str]) -> Mapping[str, str]:
+    """Starts a warm parent for the apps of all graders; the environment that leads them to it."""
     path = str(journal.scratch / "nursery.sock")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
@@ -86,4 +93,4 @@ def _warm(journal: Journal, stack: AsyncExitStack, environ: Mapping[str, str]) -
     journal.add(nursery.pid)
     stack.callback(nursery.wait)
     stack.callback(control.close)
-    return WarmLauncher(journal, *head_start.start(*PRELOAD)), {**environ, SHARED: path}
+    return {**environ, SHARED: path}

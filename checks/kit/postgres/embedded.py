@@ -77,7 +77,7 @@ def start(root: Path, state: Path | None = None, *, locked: bool = False) -> Sou
         ) from None
     shown = data.relative_to(root) if data.is_relative_to(root) else data
     return Source(
-        name=f"embedded, data in {shown}",
+        name="embedded" if locked else f"embedded, data in {shown}",
         address=address,
         user="postgres",
         password=_password(home),

@@ -91,6 +91,11 @@ class Server:
         return f"PostgreSQL {self._version}, {self._source.name}"
 
     @property
+    def own(self) -> bool:
+        """Whether this is the embedded server, on which nobody else has anything."""
+        return self._source.known
+
+    @property
     def address(self) -> Address:
         return self._source.address
 

@@ -90,6 +90,11 @@ class Report:
     def passed(self) -> bool:
         return bool(self.results) and all(result.outcome is Outcome.PASSED for result in self.results)
 
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> Report:
+        """The report that `to_dict` took apart."""
+        return cls(**raw | {"results": [Result.from_dict(one) for one in raw["results"]]})
+
     def to_dict(self) -> dict[str, Any]:
         """For `--report-json`: `{"lesson", "title", "target", "notebook", "postgres", "results": [...]}`."""
         return asdict(self)

@@ -18,6 +18,7 @@ SYMBOL = {Outcome.PASSED: "✓", Outcome.FAILED: "✗", Outcome.BLOCKED: "–"}
 WORD = {Outcome.PASSED: "passed:", Outcome.FAILED: "failed:", Outcome.BLOCKED: "not run:"}
 STYLE = {Outcome.PASSED: "green", Outcome.FAILED: "bold red", Outcome.BLOCKED: "dim"}
 MOST_STATEMENTS = 12
+CONTROL = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | dict.fromkeys(range(127, 160), 0xFFFD)
 INDENT = 5
 
 
@@ -40,6 +41,11 @@ def plain() -> bool:
 def mark(outcome: Outcome) -> str:
     """How an outcome begins its line."""
     return WORD[outcome] if plain() else SYMBOL[outcome]
+
+
+def printable(text: str) -> str:
+    """Text of strangers, such as a log, without what would command the terminal: control characters are shown."""
+    return text.translate(CONTROL)
 
 
 def rule(out: Console) -> None:
@@ -114,7 +120,7 @@ def verdict(
             _text(out, f"  {place.error}")
     if result.log:
         _text(out, "The last lines that were printed:")
-        for row in result.log.splitlines():
+        for row in printable(result.log).splitlines():
             out.print(" " * (INDENT + 2) + row, style="dim", soft_wrap=True)
     if result.finding and result.finding.read and report.notebook:
         _text(out, f"{report.notebook}, section “{result.finding.read}”", style="cyan")
@@ -154,7 +160,7 @@ def _text(out: Console, text: str, style: str = "") -> None:
     """A paragraph, wrapped between words, each line indented; no blanks at the ends, so that it copies well."""
     import textwrap
 
-    for part in text.splitlines() or [""]:
+    for part in printable(text).splitlines() or [""]:
         indent = " " * (INDENT + len(part) - len(part.lstrip()))
         options = {"initial_indent": indent, "subsequent_indent": indent, "break_on_hyphens": False}
         for row in textwrap.wrap(part.strip(), max(out.width, 40), break_long_words=False, **options) or [""]:  # type: ignore[arg-type]

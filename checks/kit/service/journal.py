@@ -20,7 +20,7 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.scratch = Path(tempfile.mkdtemp(prefix="bookshop-"))
-        self._path = folder / f"{os.getpid()}.run"
+        self._path = folder / f"{os.getpid()}-{self.scratch.name}.run"  # a process may hold several
         self._path.write_text(f"{os.getpid()} {time.time()}\n{self.scratch}\n", encoding="utf-8")
 
     def add(self, pid: int) -> None:

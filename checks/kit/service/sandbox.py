@@ -35,6 +35,8 @@ MEMORY, FILE_SIZE, CPU, PROCESSES = 2 << 30, 32 << 20, 60, 64
 """Limits of a process in here: bytes of address space, bytes of a file, seconds of processor time; and how many
 processes and threads there may be in all."""
 
+TRIAL = "from checks.kit.service.sandbox import settle_in; settle_in(); import uvicorn"
+
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix/store")
 KIT = ("checks/__init__.py", "checks/kit/__init__.py", "checks/kit/head_start.py", "checks/kit/service")
 ETC = ("/etc/ld.so.cache", "/etc/localtime", "/etc/alternatives")
@@ -74,7 +76,7 @@ def way() -> tuple[str, str]:
         return "", "limits only: bubblewrap is not installed (apt-get install bubblewrap)"
     why = ""
     for sandbox in ("root", "user") if os.geteuid() == 0 else ("user",):
-        trial = command(Confinement(str(Path(__file__).parent), sandbox), ["/bin/true"])
+        trial = command(Confinement(str(Path(__file__).parent), sandbox), [sys.executable, "-c", TRIAL])
         done = subprocess.run(trial, capture_output=True, text=True, env={}, timeout=60)
         if done.returncode == 0:
             inside = "an account of its own" if sandbox == "root" else "a user namespace"

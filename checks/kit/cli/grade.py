@@ -1,0 +1,155 @@
+"""`workbook grade`: many people's hand-ins, unattended."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from checks.kit import catalogue
+from checks.kit.catalogue import CatalogueError
+from checks.kit.report import terminal
+from checks.kit.service import sandbox
+from checks.kit.submissions import results, units
+from checks.kit.submissions.intake import submissions
+from checks.kit.submissions.local import grade_here
+from checks.kit.submissions.marking import Marking
+from checks.kit.submissions.model import Gradebook
+from checks.kit.submissions.store import Store
+from checks.kit.submissions.units import Rules, Unit
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+INTERRUPTED = 130
+
+
+def grade(paths: Sequence[Path], lessons: str, jobs: int, out: Path, limit: int, again: bool) -> int:
+    """The exit code: 0 if every hand-in has its marks, 1 if our own grader failed with some."""
+    console = terminal.console()
+    numbers = chosen(lessons)
+    _keep_apart(paths, out)
+    console.print("Reading what was handed in …", style="dim")
+    handed_in = submissions(paths, numbers, lambda note: console.print(f"  {note}", style="yellow", soft_wrap=True))
+    way, isolation = sandbox.way()
+    console.print(f"Isolation: {isolation}", style="" if way else "bold yellow", soft_wrap=True)
+    out.mkdir(parents=True, exist_ok=True)
+    marking = Marking(handed_in, Rules(units.fingerprint(), way, limit), Store(out / "units"))
+    marking.plan(again=again)
+    console.print(_plan(marking))
+    began = time.perf_counter()
+    jobs = jobs or os.cpu_count() or 1
+    try:
+        with _progress(console, marking) as ended:
+            asyncio.run(_interruptible(marking.grade(partial(grade_here, jobs=jobs), ended)))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        done = f"{len(marking.todo) - marking.left} of {len(marking.todo)}"
+        console.print(f"\nInterrupted; {done} are kept. To go on: the same command again.", style="bold")
+        return INTERRUPTED
+    book = marking.gradebook(numbers, isolation)
+    results.write(book, out)
+    _summary(console, marking, book, out, time.perf_counter() - began)
+    return 1 if marking.failed else 0
+
+
+def chosen(text: str) -> list[int]:
+    """`0-3,5` as numbers; all lessons if empty. Raises CatalogueError for one that there is not."""
+    if not text:
+        return [lesson.number for lesson in catalogue.lessons()]
+    numbers: set[int] = set()
+    for part in text.split(","):
+        first, _, last = part.strip().partition("-")
+        if not first.isdecimal() or not (last or first).isdecimal():
+            raise CatalogueError(f"--lessons {text}: write numbers and ranges, such as 0-3,5.")
+        numbers.update(range(int(first), int(last or first) + 1))
+    return [catalogue.lesson(number).number for number in sorted(numbers)]
+
+
+def _keep_apart(paths: Sequence[Path], out: Path) -> None:
+    """Results among the hand-ins would be a hand-in the next time."""
+    for path in paths:
+        if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
+            raise CatalogueError(f"--out {out} lies in {path}, with the hand-ins. Name a folder elsewhere.")
+
+
+def _plan(marking: Marking) -> str:
+    learners = len(marking.submissions)
+    text = f"{learners} {'hand-in' if learners == 1 else 'hand-ins'}, {len(marking.todo)} lessons to grade"
+    return text + (f"; {marking.known} have not changed since they were graded" if marking.known else "")
+
+
+async def _interruptible(work: object) -> None:
+    """Ends on SIGTERM as on Ctrl-C: what runs is ended, what is done is kept."""
+    task = asyncio.ensure_future(work)  # type: ignore[arg-type]
+    loop = asyncio.get_running_loop()
+    if sys.platform != "win32":
+        for signum in (signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(signum, task.cancel)
+    await task
+
+
+@contextmanager
+def _progress(console: Console, marking: Marking) -> Iterator[Callable[[Unit], None]]:
+    """A bar with an estimate on a terminal, else a line now and then."""
+    total = len(marking.todo)
+    if not total:
+        yield lambda unit: None
+    elif console.is_terminal and not terminal.plain():
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task("PostgreSQL and the graders are starting", total=total)
+            yield lambda unit: bar.update(task, advance=1, description=_latest(marking, unit))
+    else:
+        yield _lines(console, marking, total)
+
+
+def _lines(console: Console, marking: Marking, total: int) -> Callable[[Unit], None]:
+    began = time.monotonic()
+    last = began
+    done = 0
+
+    def ended(unit: Unit) -> None:
+        nonlocal last, done
+        done += 1
+        now = time.monotonic()
+        if now - last > 5 or done in (1, total):
+            left = (now - began) / done * (total - done)
+            console.print(f"{done}/{total}, about {left / 60:.0f} min left: {_latest(marking, unit)}", soft_wrap=True)
+            last = now
+
+    return ended
+
+
+def _latest(marking: Marking, unit: Unit) -> str:
+    learners = marking.learners(unit.key)
+    more = f" and {len(learners) - 1} more" if len(learners) > 1 else ""
+    return f"lesson {unit.lesson:02}, {terminal.printable(learners[0][:30])}{more}"
+
+
+def _summary(console: Console, marking: Marking, book: Gradebook, out: Path, seconds: float) -> None:
+    everything = sum(graded.passed == book.total for graded in book.graded)
+    stopped = sum(bool(mark.stopped) for graded in book.graded for mark in graded.marks.values())
+    empty = sum(not graded.marks for graded in book.graded)
+    done = f"{len(book.graded)} hand-ins graded in {seconds / 60:.1f} min"
+    console.print(f"\n{done}; {everything} pass everything.", style="bold")
+    if stopped:
+        console.print(f"{stopped} lessons were stopped by a limit; the page says which one.")
+    if empty:
+        console.print(f"{empty} hand-ins hold nothing that could be graded; the page says why.")
+    for key, said in marking.failed.items():
+        names = ", ".join(terminal.printable(name) for name in marking.learners(key))
+        last = said.splitlines()[-1] if said else "it said nothing"
+        console.print(f"Not graded, by no fault of theirs: {names} ({last}).", style="bold red", soft_wrap=True)
+    if marking.failed:
+        console.print("Run the same command again: only what is missing is graded.", style="bold")
+    page = out / "index.html"
+    console.print(f"Open: {page}", style=f"link {page.resolve().as_uri()}", soft_wrap=True)

@@ -1,0 +1,145 @@
+"""One place where units are graded, one after the other: a server, a warm grader, and somebody who watches."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import shutil
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from checks.kit import catalogue
+from checks.kit.catalogue import STATE, Lesson
+from checks.kit.live import Ear, Growing
+from checks.kit.postgres.find import STRANGERS
+from checks.kit.report.model import Report
+from checks.kit.service.launcher import Process
+from checks.kit.service.sandbox import Confinement
+from checks.kit.submissions.model import Mark, complete
+from checks.kit.submissions.units import Rules, Unit
+from checks.kit.submissions.warden import Warden
+from checks.kit.warm import Graders, graders
+
+
+class GraderFailed(Exception):
+    """The grader, not what it graded, came to no verdict; its last words."""
+
+
+class Desk:
+    """`slot` numbers the desks of a machine. Use `open_desk`."""
+
+    def __init__(self, warm: Graders, warden: Warden, rules: Rules, slot: int) -> None:
+        self._warm = warm
+        self._warden = warden
+        self._rules = rules
+        self._slot = slot
+        self._numbers = itertools.count(1)
+
+    async def grade(self, unit: Unit) -> Mark:
+        """Grades one unit in a folder of its own. Raises GraderFailed, never anything that the unit brought along."""
+        lesson = catalogue.lesson(unit.lesson)
+        number = next(self._numbers)
+        root = self._warm.scratch / f"unit-{number}"
+        began = time.perf_counter()
+        try:
+            folder = _lay_out(root, lesson, unit)
+            report, stopped, said = await self._run(lesson, folder, number)
+        finally:
+            shutil.rmtree(root, ignore_errors=True)
+        if report is None:
+            if not stopped:
+                raise GraderFailed(said)
+            report = Report(lesson.number, lesson.title, "")
+        relative = _relative(report, root)
+        relative.target = f"lessons/{lesson.name}"
+        finished = complete(relative, lesson, stopped or "the grader to come that far")
+        return Mark(finished, time.perf_counter() - began, stopped)
+
+    async def _run(self, lesson: Lesson, folder: Path, number: int) -> tuple[Report | None, str, str]:
+        """The report as far as it got, why it got no further, and what the grader printed."""
+        growing = Growing()
+
+        def hear(line: bytes) -> None:
+            growing.feed(line)
+
+        ear = Ear(hear)
+        log = self._warm.scratch / f"unit-{number}.log"
+        confinement = Confinement(str(folder), self._rules.sandbox, self._slot)
+        process = await self._warm.start(
+            str(lesson.checks_folder), "--target", str(folder.parent), "-p", "no:cacheprovider",
+            "--live", await ear.open(self._warm.scratch / f"unit-{number}.sock"),
+            log=log, environ=confinement.to_environ(),
+        )  # fmt: skip
+        try:
+            stopped = await self._watch(process)
+            await ear.heard_all()
+        finally:
+            process.kill()
+            ear.close()
+        said = log.read_text(encoding="utf-8", errors="replace").strip()
+        return growing.report, stopped, said
+
+    async def _watch(self, process: Process) -> str:
+        """Waits for the grader's end, or brings it about; says why."""
+        guarding = asyncio.ensure_future(self._warden.guard(process.pid))
+        either: set[asyncio.Future[Any]] = {guarding, process.exit}
+        try:
+            async with asyncio.timeout(self._rules.seconds):
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        except TimeoutError:
+            return await self._stop(process, f"it took more than {self._rules.seconds} s")
+        finally:
+            guarding.cancel()
+        return "" if process.exit.done() else await self._stop(process, guarding.result())
+
+    async def _stop(self, process: Process, why: str) -> str:
+        process.kill()
+        await process.exit
+        return why
+
+
+@asynccontextmanager
+async def open_desk(
+    slot: int, rules: Rules, environ: Mapping[str, str] = os.environ, share: int = 1
+) -> AsyncIterator[Desk]:
+    """A desk with an embedded PostgreSQL of its own, unless the environment names a server, which `share` desks use.
+
+    Raises PostgresUnavailable.
+    """
+    settings = {**environ, STRANGERS: "1", "WORKBOOK_DATA": str(STATE / "grade" / f"desk-{slot}")}
+    if environ.get("DATABASE_URL") or environ.get("WORKBOOK_POSTGRES", "embedded") != "embedded":
+        settings[STRANGERS] = str(share)
+    async with graders(settings, apps=False) as warm, Warden.watching(warm.server) as warden:
+        yield Desk(warm, warden, rules, slot)
+
+
+def _lay_out(root: Path, lesson: Lesson, unit: Unit) -> Path:
+    """Writes the unit's files where a learner has them; whoever runs the app may read them."""
+    folder = root / "lessons" / lesson.name
+    for name, content in unit.files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in (folder, *folder.rglob("*")):  # whatever our umask is
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    return folder
+
+
+def _relative(report: Report, root: Path) -> Report:
+    """Without the folder in which it was graded: the report that the learner has seen."""
+
+    def cut(value: object) -> object:
+        if isinstance(value, str):
+            return value.replace(f"{root}{os.sep}", "")
+        if isinstance(value, dict):
+            return {key: cut(one) for key, one in value.items()}
+        return [cut(one) for one in value] if isinstance(value, list) else value
+
+    cleaned = cut(report.to_dict())
+    assert isinstance(cleaned, dict)
+    return Report.from_dict(cleaned)

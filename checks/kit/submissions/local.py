@@ -1,0 +1,43 @@
+"""Grades units on this machine, at several desks at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+
+from checks.kit.submissions.desk import Desk, GraderFailed, open_desk
+from checks.kit.submissions.model import Mark
+from checks.kit.submissions.units import Rules, Unit
+
+TRIES = 2
+"""How often a unit is begun whose grader, not its app, failed."""
+
+Tell = Callable[[Unit, Mark | GraderFailed], None]
+
+
+async def grade_here(units: Sequence[Unit], rules: Rules, jobs: int, tell: Tell) -> None:
+    """`tell` is called as each unit ends. Raises PostgresUnavailable."""
+    waiting = iter(units)
+    jobs = min(jobs, len(units))
+
+    async def work(desk: Desk) -> None:
+        for unit in waiting:  # each desk takes the next one
+            tell(unit, await at(desk, unit))
+
+    async with AsyncExitStack() as stack:
+        desks = [await stack.enter_async_context(open_desk(slot, rules, share=jobs)) for slot in range(jobs)]
+        async with asyncio.TaskGroup() as tasks:
+            for desk in desks:
+                tasks.create_task(work(desk))
+
+
+async def at(desk: Desk, unit: Unit) -> Mark | GraderFailed:
+    """Grades a unit, once more if the grader failed."""
+    failure = GraderFailed("")
+    for _ in range(TRIES):
+        try:
+            return await desk.grade(unit)
+        except GraderFailed as error:
+            failure = error
+    return failure

@@ -1,0 +1,83 @@
+"""The pieces of work that a run consists of: one lesson's files each, whoever handed them in."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from checks.kit import catalogue
+from checks.kit.catalogue import ROOT, Lesson
+from checks.kit.report.model import Report
+from checks.kit.submissions.model import Files, Mark, Submission
+
+GRADER = ("checks/kit", "checks/lesson_*", "lessons", "pyproject.toml")
+"""Whatever of ours a verdict may depend on."""
+
+ASIDE = {"__pycache__", "variants", "submissions", "cli"}
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A lesson as it was handed in. The same files give the same `key`, and are graded once."""
+
+    key: str
+    lesson: int
+    files: Files = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What all units of a run have in common.
+
+    `kit` is the fingerprint of the checks; `sandbox` as in Confinement, or `None` where each machine decides;
+    `seconds` is how long a unit may take.
+    """
+
+    kit: str
+    sandbox: str
+    seconds: int
+
+
+def fingerprint() -> str:
+    """Identifies checks, kit, lessons and pinned packages: another one means that verdicts may differ."""
+    digest = hashlib.sha256()
+    for path in sorted(_ours()):
+        digest.update(f"{path.relative_to(ROOT).as_posix()}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:12]
+
+
+def _ours() -> Iterator[Path]:
+    for pattern in GRADER:
+        for found in ROOT.glob(pattern):
+            for path in [found] if found.is_file() else found.rglob("*"):
+                if path.is_file() and not ASIDE & set(path.relative_to(ROOT).parts):
+                    yield path
+
+
+def unit(lesson: Lesson, files: Files, rules: Rules) -> Unit:
+    digest = hashlib.sha256(json.dumps([lesson.number, asdict(rules)]).encode())
+    for path in sorted(files):
+        digest.update(f"{path}\0{len(files[path])}\0".encode() + files[path])
+    return Unit(digest.hexdigest()[:32], lesson.number, files)
+
+
+def units(submissions: Iterable[Submission], rules: Rules) -> dict[tuple[int, int], Unit]:
+    """The unit of each submission, by its place in the list, and lesson."""
+    lessons = {lesson.number: lesson for lesson in catalogue.lessons()}
+    return {
+        (place, number): unit(lessons[number], files, rules)
+        for place, submission in enumerate(submissions)
+        for number, files in sorted(submission.lessons.items())
+    }
+
+
+def to_dict(mark: Mark) -> dict[str, Any]:
+    return {"seconds": round(mark.seconds, 1), "stopped": mark.stopped, "report": mark.report.to_dict()}
+
+
+def from_dict(raw: Mapping[str, Any]) -> Mark:
+    return Mark(Report.from_dict(raw["report"]), raw["seconds"], raw["stopped"])
