@@ -1,5 +1,7 @@
 """Lesson 00: the service starts from its environment, tells the truth about its database, and leaves in time."""
 
+import signal
+
 from checks.kit.report import expect
 from checks.kit.service import App, AppDidNotStart
 
@@ -79,8 +81,10 @@ async def test_it_leaves_when_asked(app):
     await app.get("/health")
     left = await app.stop(within=5)
     expect(
-        left is not None,
-        "5 seconds after SIGTERM the service was still running; the deploy would now kill it hard.",
+        left is not None and left.code != -signal.SIGKILL,
+        "5 seconds after SIGTERM the service was still running; the deploy would now kill it hard."
+        if left is None
+        else "SIGTERM was sent, and the service ended by SIGKILL: somebody killed it hard.",
         because="Shutdown waits for something that does not end. What does a cancelled task see, and who catches it?",
         read="Leaving in time",
     )
@@ -120,9 +124,9 @@ async def refused(launch, url: str | None) -> str:
         app: App = await launch(env={"DATABASE_URL": url})
     except AppDidNotStart as refusal:
         expect(
-            refusal.code != 0,
-            "The service ended, but with exit code 0: to the process manager that is success.",
-            because="Only an exit code that is not 0 stops a roll-out.",
+            refusal.code is not None and refusal.code > 0,
+            f"{refusal} To the process manager that is no refusal.",
+            because="Only a process that ends by itself, with an exit code that is not 0, stops a roll-out.",
             read="Settings that fail early",
         )
         return refusal.log

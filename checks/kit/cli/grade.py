@@ -7,11 +7,11 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from checks.kit import catalogue
 from checks.kit.catalogue import CatalogueError
@@ -20,7 +20,7 @@ from checks.kit.service import sandbox
 from checks.kit.submissions import results, units
 from checks.kit.submissions.intake import submissions
 from checks.kit.submissions.local import grade_here
-from checks.kit.submissions.marking import Marking
+from checks.kit.submissions.marking import Marking, Scheduler
 from checks.kit.submissions.model import Gradebook
 from checks.kit.submissions.store import Store
 from checks.kit.submissions.units import Rules, Unit
@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 
 
-def grade(paths: Sequence[Path], lessons: str, jobs: int, out: Path, limit: int, again: bool) -> int:
+def grade(paths: Sequence[Path], lessons: str, jobs: int, out: Path, limit: int, again: bool, scheduler: str) -> int:
     """The exit code: 0 if every hand-in has its marks, 1 if our own grader failed with some."""
+    grading = _on_cluster(scheduler) if scheduler else partial(grade_here, jobs=jobs or os.cpu_count() or 1)
     console = terminal.console()
     numbers = chosen(lessons)
     _keep_apart(paths, out)
@@ -41,14 +42,13 @@ def grade(paths: Sequence[Path], lessons: str, jobs: int, out: Path, limit: int,
     way, isolation = sandbox.way()
     console.print(f"Isolation: {isolation}", style="" if way else "bold yellow", soft_wrap=True)
     out.mkdir(parents=True, exist_ok=True)
-    marking = Marking(handed_in, Rules(units.fingerprint(), way, limit), Store(out / "units"))
+    marking = Marking(handed_in, Rules(units.fingerprint(), bool(way), limit), Store(out / "units"))
     marking.plan(again=again)
     console.print(_plan(marking))
     began = time.perf_counter()
-    jobs = jobs or os.cpu_count() or 1
     try:
         with _progress(console, marking) as ended:
-            asyncio.run(_interruptible(marking.grade(partial(grade_here, jobs=jobs), ended)))
+            asyncio.run(_interruptible(marking.grade(grading, ended)))
     except (KeyboardInterrupt, asyncio.CancelledError):
         done = f"{len(marking.todo) - marking.left} of {len(marking.todo)}"
         console.print(f"\nInterrupted; {done} are kept. To go on: the same command again.", style="bold")
@@ -57,6 +57,14 @@ def grade(paths: Sequence[Path], lessons: str, jobs: int, out: Path, limit: int,
     results.write(book, out)
     _summary(console, marking, book, out, time.perf_counter() - began)
     return 1 if marking.failed else 0
+
+
+def _on_cluster(address: str) -> Scheduler:
+    try:
+        from checks.kit.submissions.cluster import grade_on_cluster
+    except ImportError:
+        raise CatalogueError("--scheduler needs Dask. Install it with: uv sync --extra cluster") from None
+    return partial(grade_on_cluster, address=address)
 
 
 def chosen(text: str) -> list[int]:
@@ -85,9 +93,9 @@ def _plan(marking: Marking) -> str:
     return text + (f"; {marking.known} have not changed since they were graded" if marking.known else "")
 
 
-async def _interruptible(work: object) -> None:
+async def _interruptible(work: Coroutine[Any, Any, None]) -> None:
     """Ends on SIGTERM as on Ctrl-C: what runs is ended, what is done is kept."""
-    task = asyncio.ensure_future(work)  # type: ignore[arg-type]
+    task = asyncio.ensure_future(work)
     loop = asyncio.get_running_loop()
     if sys.platform != "win32":
         for signum in (signal.SIGTERM, signal.SIGHUP):

@@ -182,18 +182,21 @@ def verify(
 def grade(
     paths: Annotated[
         list[Path],
-        typer.Argument(help="Folders of hand-ins, or single ones: a folder, a zip, a git bundle.", metavar="HAND-INS..."),
+        typer.Argument(help="Folders of hand-ins, or single ones: a folder, zip or git bundle.", metavar="HAND-INS..."),
     ],
     lessons: Annotated[str, typer.Option(help="Which lessons, such as 0-3,5; all if left out.")] = "",
     jobs: Annotated[int, typer.Option(min=0, help="How many are graded at once; 0: as many as there are cores.")] = 0,
     out: Annotated[Path, typer.Option(help="The folder for the results.")] = Path("grades"),
     limit: Annotated[int, typer.Option(min=10, help="Seconds that a lesson of one hand-in may take.")] = 300,
     again: Annotated[bool, typer.Option("--again", help="Grade everything anew, also what has not changed.")] = False,
+    scheduler: Annotated[
+        str, typer.Option(help="A Dask scheduler whose workers do it, such as tcp://10.0.0.5:8786.", metavar="ADDRESS")
+    ] = "",
 ) -> None:
     """For instructors: grades many people's hand-ins, each in a sandbox, and writes the results."""
     from checks.kit.cli import grade as module
 
-    raise typer.Exit(module.grade(paths, lessons, jobs, out, limit, again))
+    raise typer.Exit(module.grade(paths, lessons, jobs, out, limit, again, scheduler))
 
 
 @app.command(epilog="Example: workbook bench 0")

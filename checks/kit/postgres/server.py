@@ -131,8 +131,6 @@ class Server:
                 else:
                     role, password = await self._role(guard)
                 template = await self._template(guard, schema, role, password, load)
-                if self._share:
-                    stack.push_async_callback(guard.execute, f'DROP DATABASE IF EXISTS "{template}" WITH (FORCE)')
                 databases = Databases(
                     self._source, guard, template, role, password, label, token, strangers=bool(self._share)
                 )
@@ -418,7 +416,7 @@ async def one_role(
             await guard.execute(f'GRANT "{role}" TO CURRENT_USER')
         yield role, password
     finally:
-        await guard.execute(f'DROP ROLE "{role}"')
+        await _drop_role(guard, role)
 
 
 async def connect(
@@ -468,7 +466,7 @@ async def sweep(guard: asyncpg.Connection[Any], maintenance: str) -> int:
 
 
 async def _drop_role(guard: asyncpg.Connection[Any], role: str) -> None:
-    """Drops a role of a run that died, with the databases that it owns."""
+    """Drops a stranger's role, with the databases that it owns."""
     owned = "SELECT datname FROM pg_database WHERE datdba = (SELECT oid FROM pg_roles WHERE rolname = $1)"
     for (name,) in await guard.fetch(owned, role):
         await guard.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')

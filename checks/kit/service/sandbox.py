@@ -7,13 +7,17 @@ other process, no environment. What crosses the fence are open sockets, handed i
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -36,6 +40,16 @@ MEMORY, FILE_SIZE, CPU, PROCESSES = 2 << 30, 32 << 20, 60, 64
 processes and threads there may be in all."""
 
 TRIAL = "from checks.kit.service.sandbox import settle_in; settle_in(); import uvicorn"
+
+DENIED = (
+    # namespaces and mounts, in which limits could be left behind
+    *("unshare", "setns", "mount", "umount2", "pivot_root", "chroot", "fsopen", "open_tree", "move_mount"),
+    # memory that belongs to no process, so that nobody sees whose it is
+    *("memfd_create", "memfd_secret", "shmget"),
+    # other processes, and what only the kernel's own tests should touch
+    *("ptrace", "process_vm_readv", "process_vm_writev", "pidfd_getfd", "open_by_handle_at", "userfaultfd"),
+    *("bpf", "perf_event_open", "io_uring_setup", "add_key", "keyctl", "request_key"),
+)
 
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix/store")
 KIT = ("checks/__init__.py", "checks/kit/__init__.py", "checks/kit/head_start.py", "checks/kit/service")
@@ -76,24 +90,50 @@ def way() -> tuple[str, str]:
         return "", "limits only: bubblewrap is not installed (apt-get install bubblewrap)"
     why = ""
     for sandbox in ("root", "user") if os.geteuid() == 0 else ("user",):
-        trial = command(Confinement(str(Path(__file__).parent), sandbox), [sys.executable, "-c", TRIAL])
+        trial = command(Confinement(str(Path(__file__).parent), sandbox), ["--", sys.executable, "-c", TRIAL])
         done = subprocess.run(trial, capture_output=True, text=True, env={}, timeout=60)
         if done.returncode == 0:
             inside = "an account of its own" if sandbox == "root" else "a user namespace"
-            return sandbox, f"bubblewrap: no network, no other processes, a read-only system, {inside}"
+            calls = "filtered system calls" if filtered() else "system calls not filtered, as libseccomp is missing"
+            return sandbox, f"bubblewrap: no network, no other processes, a read-only system, {inside}, {calls}"
         why = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit code {done.returncode}"
     return "", f"limits only: bubblewrap cannot make a sandbox on this machine ({why})"
 
 
 def start(confinement: Confinement, program: list[str], stdin: int) -> subprocess.Popen[bytes]:
     """Runs `program` in the sandbox; it ends with its parent, and everything inside ends with it."""
-    return subprocess.Popen(
-        command(confinement, program), stdin=stdin, env={}, cwd="/", start_new_session=True, close_fds=True
-    )
+    with tempfile.TemporaryFile() as file:
+        file.write(filtered())
+        file.seek(0)
+        syscalls = ["--seccomp", str(file.fileno())] if filtered() else []
+        return subprocess.Popen(
+            command(confinement, [*syscalls, "--", *program]),
+            stdin=stdin, env={}, cwd="/", start_new_session=True, pass_fds=[file.fileno()],
+        )  # fmt: skip
 
 
-def command(confinement: Confinement, program: list[str]) -> list[str]:
-    """bubblewrap's command line."""
+@cache
+def filtered() -> bytes:
+    """The filter of system calls, as the kernel reads it; empty where libseccomp is missing."""
+    try:
+        import pyseccomp
+    except (ImportError, RuntimeError):
+        return b""
+    calls = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
+    for name in DENIED:
+        with contextlib.suppress(ValueError, OSError):  # an older library does not know it
+            calls.add_rule(pyseccomp.ERRNO(errno.EPERM), name)
+    new_user = 0x10000000
+    calls.add_rule(pyseccomp.ERRNO(errno.EPERM), "clone", pyseccomp.Arg(0, pyseccomp.MASKED_EQ, new_user, new_user))
+    calls.add_rule(pyseccomp.ERRNO(errno.ENOSYS), "clone3")  # whose flags no filter sees; everybody falls back to clone
+    with tempfile.TemporaryFile() as file:
+        calls.export_bpf(file)
+        file.seek(0)
+        return file.read()
+
+
+def command(confinement: Confinement, rest: list[str]) -> list[str]:
+    """bubblewrap's command line; `rest` is its last options, `--` and the program."""
     as_root = confinement.sandbox == "root"
     return [
         shutil.which("bwrap") or "bwrap",
@@ -109,7 +149,7 @@ def command(confinement: Confinement, program: list[str]) -> list[str]:
         *_shown(Path(confinement.folder)),
         *("--remount-ro", "/dev", "--remount-ro", "/"),
         *_environment(confinement),
-        *("--chdir", "/", "--", *program),
+        *("--chdir", "/", *rest),
     ]
 
 
@@ -122,6 +162,7 @@ def _scratch(path: str) -> tuple[str, ...]:
     return ("--perms", "1777", *size, "--tmpfs", path)
 
 
+@cache
 def _knows(option: str) -> bool:
     """Whether this bubblewrap has an option; those before 0.8 lack some."""
     return option in subprocess.run(["bwrap", "--help"], capture_output=True, text=True).stdout

@@ -7,20 +7,21 @@ import itertools
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from checks.kit import catalogue
 from checks.kit.catalogue import STATE, Lesson
 from checks.kit.live import Ear, Growing
 from checks.kit.postgres.find import STRANGERS
 from checks.kit.report.model import Report
+from checks.kit.service import sandbox
 from checks.kit.service.launcher import Process
 from checks.kit.service.sandbox import Confinement
 from checks.kit.submissions.model import Mark, complete
-from checks.kit.submissions.units import Rules, Unit
+from checks.kit.submissions.units import Rules, Unit, fingerprint
 from checks.kit.submissions.warden import Warden
 from checks.kit.warm import Graders, graders
 
@@ -29,13 +30,18 @@ class GraderFailed(Exception):
     """The grader, not what it graded, came to no verdict; its last words."""
 
 
-class Desk:
-    """`slot` numbers the desks of a machine. Use `open_desk`."""
+class UnfitMachine(Exception):
+    """This machine cannot grade by the rules of the run."""
 
-    def __init__(self, warm: Graders, warden: Warden, rules: Rules, slot: int) -> None:
+
+class Desk:
+    """`sandbox` and `slot` as in Confinement. Use `open_desk`."""
+
+    def __init__(self, warm: Graders, warden: Warden, rules: Rules, sandbox: str, slot: int) -> None:
         self._warm = warm
         self._warden = warden
         self._rules = rules
+        self._sandbox = sandbox
         self._slot = slot
         self._numbers = itertools.count(1)
 
@@ -68,7 +74,7 @@ class Desk:
 
         ear = Ear(hear)
         log = self._warm.scratch / f"unit-{number}.log"
-        confinement = Confinement(str(folder), self._rules.sandbox, self._slot)
+        confinement = Confinement(str(folder), self._sandbox, self._slot)
         process = await self._warm.start(
             str(lesson.checks_folder), "--target", str(folder.parent), "-p", "no:cacheprovider",
             "--live", await ear.open(self._warm.scratch / f"unit-{number}.sock"),
@@ -103,18 +109,45 @@ class Desk:
 
 
 @asynccontextmanager
-async def open_desk(
-    slot: int, rules: Rules, environ: Mapping[str, str] = os.environ, share: int = 1
-) -> AsyncIterator[Desk]:
+async def open_desk(rules: Rules, share: int, environ: Mapping[str, str] = os.environ) -> AsyncIterator[Desk]:
     """A desk with an embedded PostgreSQL of its own, unless the environment names a server, which `share` desks use.
 
-    Raises PostgresUnavailable.
+    Raises UnfitMachine, PostgresUnavailable.
     """
-    settings = {**environ, STRANGERS: "1", "WORKBOOK_DATA": str(STATE / "grade" / f"desk-{slot}")}
-    if environ.get("DATABASE_URL") or environ.get("WORKBOOK_POSTGRES", "embedded") != "embedded":
-        settings[STRANGERS] = str(share)
-    async with graders(settings, apps=False) as warm, Warden.watching(warm.server) as warden:
-        yield Desk(warm, warden, rules, slot)
+    way, sentence = sandbox.way()
+    if rules.sandboxed and not way:
+        raise UnfitMachine(f"This run grades in sandboxes, and here there is none: {sentence}.")
+    if (here := fingerprint()) != rules.kit:
+        raise UnfitMachine(f"The checks here ({here}) are not those of this run ({rules.kit}). Bring them up to date.")
+    with _own_slot(STATE / "grade") as slot:
+        settings = {**environ, STRANGERS: "1", "WORKBOOK_DATA": str(STATE / "grade" / f"desk-{slot}")}
+        if environ.get("DATABASE_URL") or environ.get("WORKBOOK_POSTGRES", "embedded") != "embedded":
+            settings[STRANGERS] = str(share)
+        async with graders(settings, apps=False) as warm, Warden.watching(warm.server) as warden:
+            yield Desk(warm, warden, rules, way if rules.sandboxed else "", slot)
+
+
+@contextmanager
+def _own_slot(folder: Path) -> Iterator[int]:
+    """The lowest number that no other desk of this machine has; the kernel frees it however we end."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for slot in itertools.count():
+        with (folder / f"desk-{slot}.lock").open("ab") as file:
+            if _locked(file):
+                yield slot
+                return
+
+
+def _locked(file: IO[bytes]) -> bool:
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except ImportError:  # Windows: one run at a time
+        return True
+    return True
 
 
 def _lay_out(root: Path, lesson: Lesson, unit: Unit) -> Path:

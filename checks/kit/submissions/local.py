@@ -16,7 +16,7 @@ TRIES = 2
 Tell = Callable[[Unit, Mark | GraderFailed], None]
 
 
-async def grade_here(units: Sequence[Unit], rules: Rules, jobs: int, tell: Tell) -> None:
+async def grade_here(units: Sequence[Unit], rules: Rules, tell: Tell, *, jobs: int) -> None:
     """`tell` is called as each unit ends. Raises PostgresUnavailable."""
     waiting = iter(units)
     jobs = min(jobs, len(units))
@@ -26,7 +26,7 @@ async def grade_here(units: Sequence[Unit], rules: Rules, jobs: int, tell: Tell)
             tell(unit, await at(desk, unit))
 
     async with AsyncExitStack() as stack:
-        desks = [await stack.enter_async_context(open_desk(slot, rules, share=jobs)) for slot in range(jobs)]
+        desks = [await stack.enter_async_context(open_desk(rules, jobs)) for _ in range(jobs)]
         async with asyncio.TaskGroup() as tasks:
             for desk in desks:
                 tasks.create_task(work(desk))

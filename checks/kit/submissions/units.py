@@ -33,12 +33,12 @@ class Unit:
 class Rules:
     """What all units of a run have in common.
 
-    `kit` is the fingerprint of the checks; `sandbox` as in Confinement, or `None` where each machine decides;
-    `seconds` is how long a unit may take.
+    `kit` is the fingerprint of the checks, `seconds` how long a unit may take. `sandboxed` says that no machine
+    may grade without a sandbox; else all grade with limits only, so that results are comparable.
     """
 
     kit: str
-    sandbox: str
+    sandboxed: bool
     seconds: int
 
 

@@ -1,0 +1,377 @@
+"""Hand-ins that attack the grader: none raises its grade, hangs the run or touches a neighbour.
+
+All are graded in one go, at two desks, with honest neighbours in between; the tests look at what came of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from checks.kit import catalogue
+from checks.kit.catalogue import ROOT
+from checks.kit.service import sandbox
+from checks.kit.submissions import units
+from checks.kit.submissions.desk import GraderFailed
+from checks.kit.submissions.local import grade_here
+from checks.kit.submissions.model import Files, Mark
+from checks.kit.submissions.units import Rules, Unit
+
+WAY, WHY_NOT = sandbox.way()
+pytestmark = pytest.mark.skipif(not WAY, reason=WHY_NOT)
+
+LESSON = catalogue.lesson(0)
+SECRET = "the-graders-own-secret"
+ELSEWHERE = "127.0.0.1"
+
+# run at import, in front of the solution's or the broken lesson's own code
+SIDE_JOBS = {
+    "the disk is filled": """
+        import contextlib, os
+        for folder in ("/tmp", "/dev/shm", ".", "/var/tmp", "/work", os.path.expanduser("~")):
+            with contextlib.suppress(OSError):
+                for number in range(100):
+                    with open(f"{folder}/{number}.full", "wb", buffering=0) as file:
+                        file.write(b"x" * (16 << 20))
+        print("filled", sum(file.stat().st_size for file in os.scandir("/tmp") if file.is_file()) >> 20)
+        """,
+    "everybody is killed": """
+        import contextlib, os, signal
+        for pid in (-1, 1):
+            for number in (signal.SIGSTOP, signal.SIGTERM, signal.SIGKILL):
+                with contextlib.suppress(OSError):
+                    os.kill(pid, number)
+        """,
+    "connections run out": """
+        import asyncio, os, threading
+        def hoard():
+            import asyncpg
+            async def many():
+                url = os.environ.get("DATABASE_URL", "").replace("+asyncpg", "")
+                held = []
+                while True:
+                    try:
+                        held.append(await asyncpg.connect(url))
+                    except Exception:
+                        await asyncio.sleep(0.1)
+            asyncio.run(many())
+        threading.Thread(target=hoard, daemon=True).start()
+        """,
+    "garbage goes to the tap": """
+        import contextlib, os, socket, urllib.parse
+        where = urllib.parse.urlsplit(os.environ.get("DATABASE_URL", ""))
+        rubbish = [b"\\xff" * 4096, b"\\0\\0\\0\\x08\\x04\\xd2\\x16\\x2f" * 99, b"\\x7f\\xff\\xff\\xff" * 3, b"GET / HTTP/1.1\\r\\n\\r\\n"]
+        for words in rubbish:
+            with contextlib.suppress(OSError, ValueError), socket.create_connection((where.hostname, where.port)) as line:
+                line.sendall(words)
+        """,
+    "the kit is patched": """
+        import sys
+        from checks.kit.service import child, nursery, order
+        for module in (child, nursery, order):
+            for name in list(vars(module)):
+                if not name.startswith("__") and callable(getattr(module, name)) and name not in ("Announcer", "connect"):
+                    setattr(module, name, lambda *given, **named: None)
+        sys.modules["pytest"] = sys.modules["checks.kit.grading"] = sys
+        import builtins
+        builtins.AssertionError = type("AssertionError", (Exception,), {"__new__": lambda *given: None})
+        """,
+}
+
+# in front of the broken lesson: it passes one check of eight, and no attack gives it more
+HOSTILE = {
+    "endless loop at import": "while True: pass",
+    "fork bomb": """
+        import os
+        while True:
+            try:
+                os.fork()
+            except OSError:
+                pass
+        """,
+    "fork bomb that leaves its group": """
+        import os
+        while True:
+            try:
+                if os.fork() == 0:
+                    os.setsid()
+            except OSError:
+                pass
+        """,
+    "eight gigabytes": "hoard = bytearray(8 << 30)",
+    "many processes with a gigabyte each": """
+        import os, time
+        for _ in range(12):
+            if os.fork() == 0:
+                hoard = bytearray(b"x") * (1 << 30)
+                time.sleep(600)
+        time.sleep(600)
+        """,
+    "endless log": """
+        import threading
+        def chatter():
+            while True:
+                print("\\x1b]0;owned\\x07\\x1b[2J" + "x" * 10_000)
+        threading.Thread(target=chatter, daemon=True).start()
+        """,
+    "gone at import": "import os; os._exit(0)",
+    "success at import": "raise SystemExit(0)",
+    "its interpreter is a shell": """
+        import os, sys
+        os.execv("/bin/sh", ["sh", "-c", "echo ready; sleep 600"])
+        """,
+}
+
+ENDLESS_BODY = """
+from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
+
+app = FastAPI()
+
+
+async def flood():
+    while True:
+        yield b"x" * 1_000_000
+
+
+@app.get("/{path:path}")
+async def anything(path: str):
+    return StreamingResponse(flood())
+"""
+
+ENDLESS_REQUEST = """
+from fastapi import FastAPI
+
+app = FastAPI()
+
+
+@app.get("/{path:path}")
+async def anything(path: str):
+    while True:
+        pass
+"""
+
+PROBES = """
+import glob, json, os, socket, subprocess, sys
+import psycopg
+
+found = {}
+
+def tried(name, attempt):
+    try:
+        found[name] = repr(attempt())[:200]
+    except BaseException as error:
+        found[name] = f"refused: {type(error).__name__}"
+
+def sql(statement, user=None, database=None):
+    url = os.environ["DATABASE_URL"].replace("+asyncpg", "")
+    options = {name: value for name, value in (("user", user), ("dbname", database)) if value}
+    with psycopg.connect(url, autocommit=True, connect_timeout=5, **options) as connection:
+        return connection.execute(statement).fetchall() if statement.startswith("SELECT") else connection.execute(statement).statusmessage
+
+def others():
+    return [name for (name,) in sql("SELECT datname FROM pg_database WHERE datdba <> current_user::regrole")]
+
+tried("solutions", lambda: open("ROOT/solutions/lesson_00/app/main.py").read())
+tried("checks", lambda: os.listdir("ROOT/checks/lesson_00"))
+tried("state", lambda: os.listdir("ROOT/.workbook"))
+tried("other hand-ins", lambda: [p for p in glob.glob("/tmp/**", recursive=True) if os.path.isfile(p) and not p.startswith((os.getcwd(), "/tmp/pycache"))][0])
+tried("environment of others", lambda: [open(f"/proc/{pid}/environ").read() for pid in os.listdir("/proc") if pid.isdigit() and pid != str(os.getpid())][0])
+tried("memory of the parent", lambda: open("/proc/1/mem", "rb").seek(0x10000))
+tried("descriptors of the parent", lambda: os.listdir("/proc/1/fd"))
+tried("write to the system", lambda: open("/usr/lib/evil", "w"))
+tried("write to the packages", lambda: open(os.path.join(os.path.dirname(psycopg.__file__), "evil.py"), "w"))
+tried("write to the kit", lambda: open("ROOT/checks/kit/service/child.py", "a"))
+tried("write to the lesson", lambda: open("app/evil.py", "w"))
+tried("internet", lambda: socket.create_connection(("1.1.1.1", 53), 3))
+tried("names", lambda: socket.getaddrinfo("example.com", 80))
+tried("the grader's ports", lambda: socket.create_connection(("127.0.0.1", PORT), 3))
+tried("the grader's addresses", lambda: socket.create_connection(("HOST", PORT), 3))
+tried("abstract sockets", lambda: socket.socket(socket.AF_UNIX).connect("\\0bookshop-neighbour"))
+tried("docker", lambda: socket.socket(socket.AF_UNIX).connect("/var/run/docker.sock"))
+tried("raw sockets", lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, 1))
+tried("root", lambda: os.setuid(0))
+tried("mount", lambda: subprocess.run(["mount", "-t", "tmpfs", "x", "/tmp"], check=True, capture_output=True))
+tried("namespaces", lambda: subprocess.run(["unshare", "-Ur", "true"], check=True, capture_output=True))
+tried("hidden memory", lambda: os.memfd_create("hoard"))
+tried("tracing", lambda: __import__("ctypes").CDLL(None, use_errno=True).ptrace(16, 1, 0, 0) == 0 or os.stat("/no ptrace"))
+tried("higher limits", lambda: __import__("resource").setrlimit(__import__("resource").RLIMIT_AS, (-1, -1)))
+tried("administrator", lambda: sql("SELECT 1", user="postgres"))
+tried("maintenance database", lambda: sql("SELECT 1", database="postgres"))
+tried("a neighbour's database", lambda: [sql("SELECT 1", database=name) for name in others() if name.startswith("workbook_")][0])
+tried("drop others", lambda: [sql(f'DROP DATABASE "{name}" WITH (FORCE)') for name in others()][0])
+tried("make a role", lambda: sql("CREATE ROLE evil SUPERUSER"))
+tried("run a program", lambda: sql("COPY (SELECT 1) TO PROGRAM 'id'"))
+tried("pickle", lambda: None)
+print("environment", json.dumps(dict(os.environ)))
+print("found " + json.dumps(found))
+raise SystemExit(1)
+"""
+
+
+def files(folder: Path, prefix: str = "", **more: str) -> Files:
+    there = {path.relative_to(folder).as_posix(): path.read_bytes() for path in (folder / "app").glob("*.py")}
+    there["schema.sql"] = (folder / "schema.sql").read_bytes()
+    lines = [line.removeprefix("        ") for line in prefix.splitlines()]
+    there["app/main.py"] = "\n".join([*lines, ""]).encode() + there["app/main.py"]
+    return there | {name: text.encode() for name, text in more.items()}
+
+
+class Outside:
+    """What a probe should not reach: a port and an abstract socket of ours."""
+
+    def __init__(self) -> None:
+        self.tcp = socket.create_server(("", 0))
+        self.unix = socket.socket(socket.AF_UNIX)
+        self.unix.bind("\0bookshop-neighbour")
+        self.unix.listen()
+        self.port = self.tcp.getsockname()[1]
+        addresses = [one.address for all_of in psutil.net_if_addrs().values() for one in all_of]
+        self.host = next((one for one in addresses if "." in one and not one.startswith("127.")), "127.0.0.1")
+
+    def close(self) -> None:
+        self.tcp.close()
+        self.unix.close()
+
+
+@pytest.fixture(scope="module")
+def outside() -> Iterator[Outside]:
+    outside = Outside()
+    yield outside
+    outside.close()
+
+
+def hand_ins(outside: Outside) -> dict[str, Files]:
+    """By name; the neighbours stand between them."""
+    probes = PROBES.replace("ROOT", str(ROOT)).replace("PORT", str(outside.port)).replace("HOST", outside.host)
+    broken, right = LESSON.folder, LESSON.solution
+    attacks = {name: files(right, code) for name, code in SIDE_JOBS.items()}
+    attacks |= {f"{name}, on the broken lesson": files(broken, code) for name, code in SIDE_JOBS.items()}
+    attacks |= {name: files(broken, code) for name, code in HOSTILE.items()}
+    attacks |= {
+        "endless body": files(broken, **{"app/main.py": ENDLESS_BODY}),
+        "endless request": files(broken, **{"app/main.py": ENDLESS_REQUEST}),
+        "probes": files(broken, **{"app/main.py": probes}),
+        "its own grader": files(
+            broken,
+            **{
+                "conftest.py": "import os; os._exit(0)",
+                "pytest.ini": "[pytest]\naddopts = --collect-only",
+                "pyproject.toml": "[tool.pytest.ini_options]\naddopts = '--collect-only'",
+                "sitecustomize.py": "raise SystemExit(0)",
+                "checks/lesson_00/test_start.py": "async def test_it_starts_and_answers(): pass",
+                "checks/kit/plugin.py": "raise SystemExit(0)",
+                "httpx.py": "raise SystemExit(0)",
+                "lesson.toml": "number = 0",
+            },
+        ),
+        "a schema without end": files(right, **{"schema.sql": "SELECT pg_sleep(3600)"}),
+        "a schema that runs programs": files(right, **{"schema.sql": "COPY (SELECT 1) TO PROGRAM 'id'"}),
+    }
+    return attacks
+
+
+@pytest.fixture(scope="module")
+async def marks(outside: Outside) -> AsyncIterator[dict[str, list[Mark]]]:
+    """What everybody got; under "neighbour" the honest ones, one after each attack."""
+    rules = Rules(units.fingerprint(), True, 45)
+    names: dict[str, str] = {}
+    todo: list[Unit] = []
+    for number, (name, content) in enumerate(hand_ins(outside).items()):
+        neighbour = files(LESSON.solution, f"# neighbour {number}")
+        for who, unit in (
+            (name, units.unit(LESSON, content, rules)),
+            ("neighbour", units.unit(LESSON, neighbour, rules)),
+        ):
+            names[unit.key] = who
+            todo.append(unit)
+    given: dict[str, list[Mark]] = {}
+
+    def ended(unit: Unit, mark: Mark | GraderFailed) -> None:
+        assert isinstance(mark, Mark), f"{names[unit.key]}: {mark}"
+        given.setdefault(names[unit.key], []).append(mark)
+
+    os.environ["SECRET_OF_THE_GRADER"] = SECRET
+    try:
+        await grade_here(todo, rules, ended, jobs=2)
+    finally:
+        del os.environ["SECRET_OF_THE_GRADER"]
+    yield given
+
+
+def passed(mark: Mark) -> set[str]:
+    return {result.name for result in mark.report.results if result.outcome == "passed"}
+
+
+def story(mark: Mark) -> str:
+    found = [
+        f"{r.name}: {r.outcome} {r.finding.happened if r.finding else r.blocked_by}\n{r.log}"
+        for r in mark.report.results
+    ]
+    return "\n".join([mark.stopped, *found])
+
+
+def test_neighbours_notice_nothing(marks: dict[str, list[Mark]]) -> None:
+    for mark in marks["neighbour"]:
+        assert mark.passed == mark.total == len(LESSON.checks), story(mark)
+
+
+@pytest.mark.parametrize("name", [*HOSTILE, *(f"{name}, on the broken lesson" for name in SIDE_JOBS), "endless body",
+                                  "endless request", "its own grader"])  # fmt: skip
+def test_no_attack_raises_a_grade(marks: dict[str, list[Mark]], name: str) -> None:
+    [mark] = marks[name]
+    allowed = {entry.name for entry in LESSON.checks if entry.unsolved == "passes"}
+    assert passed(mark) <= allowed, story(mark)
+    assert mark.total == len(LESSON.checks)
+
+
+@pytest.mark.parametrize("name", ["the disk is filled", "garbage goes to the tap"])
+def test_a_right_fix_stays_right_whatever_else_it_tries(marks: dict[str, list[Mark]], name: str) -> None:
+    [mark] = marks[name]
+    assert mark.passed == mark.total, story(mark)
+
+
+def test_what_takes_too_much_is_stopped_and_says_why(marks: dict[str, list[Mark]]) -> None:
+    assert "memory" in marks["many processes with a gigabyte each"][0].stopped
+    assert "45 s" in marks["a schema without end"][0].stopped
+    assert "more than 64 MB" in story(marks["endless body"][0])
+    assert "MemoryError" in story(marks["eight gigabytes"][0])
+
+
+def test_a_schema_is_loaded_with_the_strangers_rights(marks: dict[str, list[Mark]]) -> None:
+    [mark] = marks["a schema that runs programs"]
+    assert mark.passed == 0
+    assert "permission denied to COPY to or from an external program" in story(mark)
+
+
+def test_an_endless_log_neither_hangs_nor_commands_a_terminal(marks: dict[str, list[Mark]]) -> None:
+    from checks.kit.submissions.text import verdict_text
+
+    [mark] = marks["endless log"]
+    assert "\x1b" not in verdict_text(mark.report)
+    assert max(len(result.log) for result in mark.report.results) < 1 << 20
+
+
+def test_the_probes_find_nothing(marks: dict[str, list[Mark]]) -> None:
+    [mark] = marks["probes"]
+    log = next(result.log for result in mark.report.results if result.log)
+    assert SECRET not in log
+    environment = json.loads(next(line for line in log.splitlines() if line.startswith("environment "))[12:])
+    assert set(environment) <= {"PATH", "HOME", "TMPDIR", "LANG", "PYTHONUNBUFFERED", "DATABASE_URL"}
+    found = json.loads(next(line for line in log.splitlines() if line.startswith("found "))[6:])
+    assert found.pop("pickle") == "None", "a probe that is refused nothing is seen to be so"
+    reached = {name: what for name, what in found.items() if not what.startswith("refused")}
+    assert not reached
+
+
+def test_nothing_is_left_running_or_lying_about(marks: dict[str, list[Mark]]) -> None:
+    assert marks
+    left = [process for process in psutil.process_iter(["cmdline"]) if "--confined" in (process.info["cmdline"] or [])]
+    assert not [process for process in left if process.ppid() in (1, os.getpid())]
+    assert not list(Path("/tmp").glob("bookshop-*/unit-*/lessons"))
