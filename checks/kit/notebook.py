@@ -177,7 +177,7 @@ def check(lesson: int | str, *, first: bool = False) -> None:
             grader.send_signal(signal.SIGINT)  # it ends its apps and drops its databases
         grader.wait()
         printed = log.read_text(encoding="utf-8", errors="replace")
-    shown.update(Verdicts(growing.report, printed if growing.report is None else ""))
+    shown.update(Verdicts(growing.report, printed if growing.report is None else "", len(found.checks)))
 
 
 def _told(listener: socket.socket, grader: subprocess.Popen[bytes]) -> Iterator[bytes]:
@@ -195,7 +195,10 @@ def hint(lesson: int | str, name: str = "", *, again: bool = False) -> None:
     """A hint about a check, or about the first red one: a little more each time, unless `again`."""
     from checks.kit.cli import hints
 
-    hints.show(catalogue.lesson(lesson), name, again)
+    try:
+        hints.show(catalogue.lesson(lesson), name, again, more='hint("{lesson}", "{check}")')
+    except CatalogueError as error:
+        print(error)  # noqa: T201
 
 
 @dataclass(frozen=True, slots=True)

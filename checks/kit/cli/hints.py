@@ -7,8 +7,8 @@ from checks.kit.progress import Progress
 from checks.kit.report import terminal
 
 
-def show(lesson: Lesson, wanted: str, again: bool) -> None:
-    """Prints the hints had so far for a check, and the next one unless `again`."""
+def show(lesson: Lesson, wanted: str, again: bool, more: str = "workbook hint {number} {check}") -> None:
+    """Prints the hints had so far for a check, and the next one unless `again`; `more` is how to ask for another."""
     progress = Progress()
     name = _choose(lesson, wanted, progress)
     tiers = lesson.hints[name]
@@ -20,7 +20,8 @@ def show(lesson: Lesson, wanted: str, again: bool) -> None:
     for number, text in enumerate(tiers[:had], 1):
         out.print(f"\n{number}. {text}")
     if had < len(tiers):
-        out.print(f"\n{len(tiers) - had} more: workbook hint {lesson.number} {name}", style="dim")
+        ask = more.format(number=lesson.number, lesson=lesson.name, check=name)
+        out.print(f"\n{len(tiers) - had} more: {ask}", style="dim")
     else:
         out.print(f"\nThat was the last one. The solution: workbook diff {lesson.number} --peek", style="dim")
 

@@ -11,10 +11,13 @@ from checks.kit.report.terminal import MOST_STATEMENTS, SYMBOL
 STYLE = """
 .bookshop { font-size: 14px; line-height: 1.45; max-width: 60em }
 .bookshop ul { list-style: none; padding-left: .5em; margin: .3em 0 }
-.bookshop .passed::marker, .bookshop .passed b { color: #2f8f4e }
-.bookshop .failed b { color: #d0443c }
-.bookshop .blocked { opacity: .65 }
-.bookshop details { border-left: 3px solid #d0443c; padding-left: .8em; margin: .6em 0 }
+.bookshop { --good: #1f7a3d; --bad: #c0352c }
+.vscode-dark .bookshop, .vscode-high-contrast:not(.vscode-high-contrast-light) .bookshop,
+[data-jp-theme-light="false"] .bookshop { --good: #4fb673; --bad: #f2776e }
+.bookshop .passed b { color: var(--good) }
+.bookshop .failed b { color: var(--bad) }
+.bookshop .blocked { opacity: .75 }
+.bookshop details { border-left: 3px solid var(--bad); padding-left: .8em; margin: .6em 0 }
 .bookshop summary { cursor: pointer; font-weight: 600 }
 .bookshop h5 { margin: .8em 0 .1em; font-size: 1em }
 .bookshop pre { white-space: pre-wrap; margin: .2em 0; font-size: 12px; background: transparent; color: inherit }
@@ -22,7 +25,7 @@ STYLE = """
 
 
 def html(report: Report, total: int = 0, running: str = "") -> str:
-    """The report as it stands; `total` and `running` while it still grows."""
+    """The report as it stands, of `total` checks; `running` names the one under way."""
     head = f"Bookshop · lesson {report.lesson:02} · {report.title}"
     parts = [f'<style>{STYLE}</style><div class="bookshop"><strong>{escape(head)}</strong>']
     parts.append(f"<div>{escape(report.target)} on {escape(report.postgres)}</div><ul>")
@@ -39,9 +42,11 @@ def html(report: Report, total: int = 0, running: str = "") -> str:
         left = f"{len(report.results)} of {total} checks" if total else ""
         parts.append(f"<div>{escape(left)} · running: {escape(running)}</div>")
     else:
-        passed, of = report.count(Outcome.PASSED), len(report.results)
-        label = "Next" if report.passed else "Open"
-        parts.append(f"<strong>Lesson {report.lesson:02} · {passed} of {of} checks pass</strong>")
+        passed, ran = report.count(Outcome.PASSED), len(report.results)
+        whole = ran >= total
+        label = "Next" if report.passed and whole else "Open"
+        rest = "" if whole else f", {total - ran} not run"
+        parts.append(f"<strong>Lesson {report.lesson:02} · {passed} of {max(ran, total)} checks pass{rest}</strong>")
         parts.append(f"<div>{label}: <code>{escape(next_step(report))}</code></div>")
     return "".join([*parts, "</div>"])
 

@@ -18,7 +18,7 @@ SYMBOL = {Outcome.PASSED: "✓", Outcome.FAILED: "✗", Outcome.BLOCKED: "–"}
 WORD = {Outcome.PASSED: "passed:", Outcome.FAILED: "failed:", Outcome.BLOCKED: "not run:"}
 STYLE = {Outcome.PASSED: "green", Outcome.FAILED: "bold red", Outcome.BLOCKED: "dim"}
 MOST_STATEMENTS = 12
-CONTROL = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | dict.fromkeys(range(127, 160), 0xFFFD)
+CONTROL = dict.fromkeys(range(127, 160), 0xFFFD) | {code: 0x2400 + code for code in range(32) if code not in (9, 10)}
 INDENT = 5
 
 

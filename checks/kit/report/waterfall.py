@@ -48,7 +48,8 @@ class Waterfall:
     moments: Sequence[tuple[str, float]] = ()
 
     def _repr_html_(self) -> str:
-        # an image scales with the page, has a text alternative, and is shown in a notebook that nobody trusts yet
+        # an image scales with the page, has a text alternative, and JupyterLab shows it in a notebook that nobody
+        # trusts yet; VS Code shows no HTML at all until the folder is trusted
         data = base64.b64encode(svg(self).encode()).decode()
         return f'<img src="data:image/svg+xml;base64,{data}" alt="{escape(words(self))}" style="max-width:100%">'
 

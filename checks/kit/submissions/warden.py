@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -53,12 +53,22 @@ class Warden:
 
 
 def _memory(pid: int) -> int:
-    total = 0
+    """Bytes in memory, those that several processes share counted once."""
+    family: list[psutil.Process] = []
     with contextlib.suppress(psutil.Error):
         grader = psutil.Process(pid)
-        for process in (grader, *grader.children(recursive=True)):
-            with contextlib.suppress(psutil.Error):
-                total += process.memory_info().rss
+        family = [grader, *grader.children(recursive=True)]
+    quick = _sum(family, lambda process: process.memory_info().rss)
+    if quick <= MEMORY or not psutil.LINUX:
+        return quick
+    return _sum(family, lambda process: process.memory_full_info().pss)
+
+
+def _sum(family: list[psutil.Process], size: Callable[[psutil.Process], int]) -> int:
+    total = 0
+    for process in family:
+        with contextlib.suppress(psutil.Error):
+            total += size(process)
     return total
 
 
