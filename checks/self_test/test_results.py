@@ -1,0 +1,433 @@
+"""What `workbook grade` writes, from gradebooks made by hand; names, logs and findings are as hostile as they get."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import shutil
+from collections.abc import AsyncIterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from checks.kit.catalogue import Lesson, lesson
+from checks.kit.report import terminal
+from checks.kit.report.model import Crossing, Finding, Outcome, Place, Report, Result
+from checks.kit.submissions import insight, results
+from checks.kit.submissions.gradescope import slugs
+from checks.kit.submissions.model import Gradebook, Graded, Mark, Submission
+from checks.kit.submissions.page import page
+from checks.kit.submissions.text import verdict_text, visible
+
+BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), "")
+
+START, SESSIONS = lesson(0), lesson(1)
+SCRIPT = "</pre></style><script>document.title='owned'</script><img src=x onerror=document.title='owned'>"
+ESCAPES = "\x1b[2J\x1b]0;owned\x07 \x00\x9b31m \ud800 \u202egnp.exe\u2066 \uffff &amp;"
+UNSEEN = "\ud800\u202e\u2066\uffff"
+COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\uffff]")
+NAMES = [
+    SCRIPT,
+    '=HYPERLINK("http://evil.example","hello")',
+    "javascript:alert(1)",
+    f"escapes {ESCAPES}",
+    "x" * 300,
+    "Ada Lovelace",
+    "ada lovelace",
+    "Łukasz ;=1+1",
+    "con",
+    "../../etc/passwd",
+]
+
+
+def a_report(its: Lesson, failed: dict[int, str] | None = None, blocked: dict[int, str] | None = None) -> Report:
+    """A report in which the checks at these places fail, with what happened, or were not run, with what they need."""
+    made = []
+    for place, entry in enumerate(its.checks):
+        result = Result(entry.name, its.titles[entry.name], seconds=0.25)
+        if failed and place in failed:
+            result.outcome = Outcome.FAILED
+            result.finding = Finding(failed[place], f"It matters. {ESCAPES}", "A section")
+            result.did = ["POST /books → 201", ESCAPES]
+            result.wire = [Crossing(1, f"SELECT {number} {SCRIPT}", "ok") for number in range(20)]
+            result.places = [Place(f"lessons/{its.name}/app/main.py", 7, "f", f"ValueError: {ESCAPES}")]
+            result.log = f"Traceback\n\tindented by a tab\r\n{SCRIPT} {ESCAPES}\n" + "long " * 60
+        elif blocked and place in blocked:
+            result.outcome, result.blocked_by = Outcome.BLOCKED, blocked[place]
+        made.append(result)
+    return Report(its.number, its.title, f"lessons/{its.name}", f"notebooks/{its.name}.ipynb", "PostgreSQL 18", made)
+
+
+def a_class(names: list[str], seconds: float = 3.5) -> Gradebook:
+    """Everybody passes lesson 00 and hands nothing else in."""
+    book = Gradebook([START, SESSIONS], "PostgreSQL 18", "bubblewrap: no network", "0123456789ab")
+    for name in names:
+        marks = {0: Mark(a_report(START), seconds)}
+        book.graded.append(Graded(Submission(name, f"hand-ins/{name}.zip", {0: {}}), marks))
+    return book
+
+
+def a_book(seconds: float = 3.5) -> Gradebook:
+    """A class whose first learner attacks, whose second was stopped, and whose last has a lesson without a mark."""
+    book = a_class(NAMES, seconds)
+    first, second, *_, last = book.graded
+    failed = {2: f"GET /health → 500 {SCRIPT} {ESCAPES}", 3: "=cmd|' /C calc'!A0"}
+    sessions = a_report(SESSIONS, {0: "After 51 requests 500"}, {4: SCRIPT})
+    first.marks = {1: Mark(sessions, 9.0), 0: Mark(a_report(START, failed), 2.0)}
+    first.submission = Submission(NAMES[0], SCRIPT, {0: {}, 1: {}}, (f"left out: {SCRIPT}", ESCAPES))
+    why = "it took more than 300 s"
+    second.marks = {0: Mark(a_report(START, {2: "x"}, dict.fromkeys(range(3, 8), why)), 300.0, why)}
+    last.submission = Submission(NAMES[-1], "z", {0: {}, 1: {}})
+    return book
+
+
+@pytest.mark.parametrize("width", [80, 40, 132])
+def test_text_is_what_the_learner_sees(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORKBOOK_PLAIN", raising=False)
+    report = a_report(SESSIONS, {0: "书店 " * 40, 5: "word " * 50, 7: "tab\there"}, {9: "an app that starts"})
+    for result in report.results:
+        result.log = result.log.replace("\r\n", "\n")
+    out = terminal.console(io.StringIO(), width, styled=False)
+    terminal.header(out, report)
+    for result in report.results:
+        terminal.line(out, result)
+    terminal.verdicts(out, report, in_full=True)
+    terminal.summary(out, report, "lessons/lesson_01/app/main.py")
+    seen = out.file.getvalue().translate(dict.fromkeys(map(ord, UNSEEN), "\ufffd"))  # type: ignore[attr-defined]
+    text = verdict_text(report, width)
+    assert seen.startswith(text)
+    assert seen.removeprefix(text).startswith("Open: ")
+
+
+def test_text_does_not_depend_on_the_instructors_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    report = a_report(START, {1: "a finding"})
+    for name in ("WORKBOOK_PLAIN", "NO_COLOR", "COLUMNS", "TERM", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    text = verdict_text(report)
+    for name, value in {"WORKBOOK_PLAIN": "1", "COLUMNS": "20", "TERM": "dumb", "FORCE_COLOR": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert verdict_text(report) == text
+    assert "  ✗ " in text
+    assert terminal.plain()
+
+
+def test_text_shows_what_would_command_a_terminal() -> None:
+    text = verdict_text(a_report(START, {1: f"x {ESCAPES}"}))
+    assert not COMMANDS.search(text)
+    assert "␛[2J" in text
+    assert "�gnp.exe" in text
+    assert visible("a\r\nb\tc") == "a\nb\tc"
+
+
+def test_text_of_a_log_without_end_has_one() -> None:
+    report = a_report(START, {1: "x" * 1_000_000})
+    report.results[1].log = "y" * 5_000_000
+    assert len(verdict_text(report)) < 50_000
+    assert "more characters" in verdict_text(report)
+
+
+def tables(book: Gradebook) -> dict[str, list[dict[str, str]]]:
+    """The tables by name, as a program reads them."""
+    files = {name: content for name, content in results.files(book) if name.endswith(".csv")}
+    return {
+        name: list(csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True))
+        for name, content in files.items()
+    }
+
+
+def test_tables_have_a_line_for_each_learner_lesson_and_check() -> None:
+    read = tables(a_book())
+    assert [len(rows) for rows in read.values()] == [10, 10 * 2, 10 * (8 + 12)]
+    first, second, *_, last = read["results.csv"]
+    assert (first["passed"], first["of"], first["lesson_00"], first["lesson_01"]) == ("16", "20", "6", "10")
+    assert (second["lesson_00"], second["lesson_01"], second["stopped"], second["seconds"]) == ("2", "", "00", "300")
+    by_lesson = [row for row in read["lessons.csv"] if row["lesson"] == "1"]
+    assert [row["found"] for row in by_lesson] == ["yes", *["no"] * 8, "yes"]
+    assert by_lesson[-1]["passed"] == ""
+    assert "could not be graded" in by_lesson[-1]["stopped"]
+    assert last["lesson_01"] == ""
+    outcomes = [row["outcome"] for row in read["checks.csv"]]
+    assert {name: outcomes.count(name) for name in set(outcomes)} == {
+        "passed": 6 + 10 + 2 + 8 * 8, "failed": 4, "blocked": 6, "missing": 8 * 12, "ungraded": 12,
+    }  # fmt: skip
+
+
+def test_tables_are_read_by_spreadsheets_and_never_calculated() -> None:
+    files = dict(results.files(a_book()))
+    for name, rows in tables(a_book()).items():
+        content = files[name]
+        assert content.startswith(b"\xef\xbb\xbf")
+        assert content.count(b"\r\n") == len(rows) + 1
+        cells = [cell for row in rows for cell in row.values()]
+        assert not [cell for cell in cells if re.search(r"(^|;)\s*[=+@\t\r＝＋－＠-]", cell)]
+    assert "'=HYPERLINK" in files["results.csv"].decode()
+    assert "'=cmd|" in files["checks.csv"].decode()
+    assert "Łukasz ;'=1+1" in files["results.csv"].decode()
+
+
+def test_json_is_what_its_schema_says() -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = json.loads(Path(results.__file__).with_name("results.schema.json").read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator.check_schema(schema)
+    files = dict(results.files(a_book()))
+    read = json.loads(files["results.json"])
+    jsonschema.Draft202012Validator(schema).validate(read)
+    assert not any(entry.fault and entry.fault.encode() in files["results.json"] for entry in START.checks)
+    assert [one["learner"] for one in read["learners"]] == [name.replace("\ud800", "\ufffd") for name in NAMES]
+    first, *_, last = read["learners"]
+    assert [one["lesson"] for one in first["lessons"]] == [0, 1]
+    told = json.dumps(a_book().graded[0].marks[1].report.to_dict()).replace("\\ud800", "\\ufffd")
+    assert first["lessons"][1]["report"] == json.loads(told)
+    assert last["ungraded"] == [1]
+    assert all(one["gradescope"] in files for one in read["learners"])
+
+
+def test_junit_is_xml_with_a_case_for_each_check() -> None:
+    root = ET.fromstring(dict(results.files(a_book()))["junit.xml"])
+    assert root.tag == "testsuites"
+    assert {name: root.get(name) for name in ("tests", "failures", "errors", "skipped")} == {
+        "tests": "200", "failures": "4", "errors": "12", "skipped": str(6 + 8 * 12),
+    }  # fmt: skip
+    for suite in root:
+        for name, path in {"tests": "", "failures": "/failure", "errors": "/error", "skipped": "/skipped"}.items():
+            assert suite.get(name) == str(len(suite.findall(f"testcase{path}")))
+    failure = root.find("testsuite/testcase/failure")
+    assert failure is not None
+    assert (failure.text or "").startswith(f"✗ {START.titles[START.checks[2].name]}"[:60])
+    assert failure.attrib["message"].startswith("GET /health → 500 </pre>")
+    case = root[0][0]
+    assert case.attrib["classname"].endswith(".lesson_00")
+    assert "it took more than 300 s" in (root.findtext("testsuite/system-err") or "")
+
+
+def test_gradescope_gets_a_point_for_each_check() -> None:
+    files = dict(results.files(a_book()))
+    read = [json.loads(content) for name, content in files.items() if name.startswith("gradescope/")]
+    assert [one["score"] for one in read] == [16, 2, *[8] * 8]
+    assert all(sum(test["score"] for test in one["tests"]) == one["score"] for one in read)
+    assert all(sum(test["max_score"] for test in one["tests"]) == 20 for one in read)
+    tests = {test["number"]: test for test in read[0]["tests"]}
+    assert tests["0.1"] == {
+        "name": f"Lesson 00: {START.titles[START.checks[0].name]}", "name_format": "text", "number": "0.1",
+        "score": 1, "max_score": 1, "status": "passed", "output": "", "output_format": "text",
+    }  # fmt: skip
+    assert tests["0.3"]["status"] == "failed"
+    assert "What happened\n     GET /health → 500" in tests["0.3"]["output"]
+    assert tests["1.5"]["output"].startswith("Not run; it needs: </pre>")
+    assert read[2]["tests"][-1]["output"] == "This lesson was not handed in."
+    assert "no fault" in read[-1]["tests"][-1]["output"]
+    assert "stopped: it took more than 300 s" in read[1]["output"]
+    assert read[1]["execution_time"] == 300.0
+
+
+def test_folders_are_safe_and_different() -> None:
+    alike = ["Ann", "ann", "A n n", "日本", "中国", "é", "e", "same", "same", "x" * 299 + "y"]
+    names = [*NAMES, *alike, "", "...", "con.txt", "COM1", "nul", "\ud800"]
+    made = slugs(names)
+    assert len({slug.casefold() for slug in made}) == len(names)
+    assert all(re.fullmatch(r"[a-z0-9_][a-z0-9._-]{0,78}[a-z0-9_]|[a-z0-9]", slug) for slug in made)
+    assert not [slug for slug in made if re.match(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", slug)]
+    assert slugs(["Zoë Brontë", "j.smith_2"]) == ["zoe-bronte", "j.smith_2"]
+    forged = slugs(["Ann", "ann"])[0]
+    assert len(set(slugs(["Ann", "ann", forged]))) == 3
+
+
+def test_files_are_written_whole_and_always_the_same(tmp_path: Path) -> None:
+    book = a_book()
+    paths = results.write(book, tmp_path / "one")
+    assert sorted(paths) == sorted(path for path in (tmp_path / "one").rglob("*") if path.is_file())
+    for graded in book.graded:
+        graded.marks = dict(reversed(graded.marks.items()))
+    again = results.write(book, tmp_path / "two")
+    assert [path.read_bytes() for path in again] == [path.read_bytes() for path in paths]
+
+    before = (tmp_path / "one" / "results.csv").read_bytes()
+    (tmp_path / "one" / "results.json").unlink()
+    (tmp_path / "one" / "results.json").mkdir()
+    with pytest.raises(OSError):
+        results.write(book, tmp_path / "one")
+    assert (tmp_path / "one" / "results.csv").read_bytes() == before
+    assert not list((tmp_path / "one").rglob("*.new"))
+
+
+def test_only_times_differ_between_two_runs() -> None:
+    one, two = (dict(results.files(a_book(seconds=seconds))) for seconds in (3.5, 7.25))
+    timed = re.compile(rb'"(seconds|execution_time)": [\d.]+|time="[\d.]+"')
+    for name in ("results.json", "junit.xml", *(name for name in one if name.startswith("gradescope/"))):
+        assert timed.sub(b"", one[name]) == timed.sub(b"", two[name])
+    assert one["checks.csv"] == two["checks.csv"]
+
+
+def test_the_room_is_stuck_where_most_of_it_fails() -> None:
+    book = a_class([f"learner {number:02}" for number in range(20)])
+    for number, graded in enumerate(book.graded):
+        failed = {5: f"took {number * 7}.5 s"} | ({6: "GET /books → 500"} if number < 8 else {})
+        graded.marks = {0: Mark(a_report(START, failed), float(number))}
+    book.graded[3].marks[1] = Mark(a_report(SESSIONS, {0: "once"}), 60.0)
+    found = insight.stuck(book)
+    assert [(one.name, one.failed, one.of) for one in found] == [
+        (START.checks[5].name, 20, 20), (START.checks[6].name, 8, 20), (SESSIONS.checks[0].name, 1, 1),
+    ]  # fmt: skip
+    assert found[0].seen == (("took 0.5 s", 20),)
+    start, sessions = insight.efforts(book)
+    assert (start.handed_in, start.whole, start.median, start.longest, start.whose) == (20, 0, 9.5, 19.0, 19)
+    assert (sessions.handed_in, sessions.whose, sessions.total) == (1, 3, 60.0)
+
+
+class Elements(HTMLParser):
+    """What a page consists of: its elements, and the text of each <pre> by the anchor that it stands under."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.pres: dict[str, str] = {}
+        self._anchor, self._inside = "", False
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag == "div":
+            self._anchor = dict(attrs).get("id") or ""
+        if tag == "pre":
+            self._inside, self.pres[self._anchor] = True, ""
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = self._inside and tag != "pre"
+
+    def handle_data(self, data: str) -> None:
+        if self._inside:
+            self.pres[self._anchor] += data
+
+
+def test_page_holds_nothing_but_text_of_whoever_handed_in() -> None:
+    html = page(a_book())
+    elements = Elements(html).elements
+    assert not {tag for tag, _ in elements} & {"script", "img", "link", "iframe", "object", "form", "base", "svg"}
+    assert not [name for _, attrs in elements for name in attrs if name.startswith("on") or name in ("src", "srcset")]
+    ids = {attrs["id"] for _, attrs in elements if "id" in attrs}
+    hrefs = {attrs["href"] for tag, attrs in elements if tag == "a"}
+    assert all(href and href[0] == "#" and href[1:] in ids for href in hrefs)
+    assert len(ids) == sum("id" in attrs for _, attrs in elements)
+    policy = next(attrs["content"] for _, attrs in elements if attrs.get("http-equiv") == "Content-Security-Policy")
+    assert policy and policy.startswith("default-src 'none'; style-src 'unsafe-inline'")
+    assert not COMMANDS.search(html)
+
+
+def test_page_tells_everybody_what_they_were_told() -> None:
+    book = a_book()
+    html = page(book)
+    pres = Elements(html).pres
+    assert pres == {
+        f"l{index}-{number}": verdict_text(mark.report)
+        for index, graded in enumerate(book.graded, 1)
+        for number, mark in graded.marks.items()
+    }
+    assert not [entry.fault for its in book.lessons for entry in its.checks if entry.fault and entry.fault in html]
+    assert html.count("not handed in</td>") == 8
+    assert html.count("not graded</td>") == 1
+
+
+def test_page_says_where_nothing_kept_hand_ins_apart() -> None:
+    book = a_book()
+    assert "not isolated" not in page(book)
+    book.isolation = "limits only: bubblewrap is not installed"
+    assert "<strong>These submissions were not isolated" in page(book)
+
+
+def test_page_of_nobody_is_a_page() -> None:
+    for book in (a_class([]), a_class(["only"]), Gradebook([], "", "", "")):
+        assert page(book).endswith("</html>")
+        assert list(results.files(book))
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Any]:
+    if not BROWSER:
+        pytest.skip("no Chromium here; Debian's: apt-get install chromium")
+    api = pytest.importorskip(
+        "playwright.async_api", reason="playwright is not installed; it comes with: uv sync --group browser"
+    )
+    async with api.async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield browser
+        await browser.close()
+
+
+CONTRAST = """selector => [...document.querySelectorAll(selector)].map(element => {
+    const parts = colour => colour.match(/[\\d.]+/g).map(Number)
+    const light = ([r, g, b]) => [r, g, b].map(c => c / 255)
+        .map(c => c <= .03928 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4)
+        .reduce((sum, c, at) => sum + c * [.2126, .7152, .0722][at], 0)
+    let ground = element
+    const painted = one => parts(getComputedStyle(one).backgroundColor)
+    while (ground.parentElement && painted(ground)[3] === 0) ground = ground.parentElement
+    const [a, b] = [parts(getComputedStyle(element).color), painted(ground)].map(light)
+    return (Math.max(a, b) + .05) / (Math.min(a, b) + .05)
+})"""
+
+READ = ("td.passed", "td.failed a", "td.blocked a", "td.none", ".rates td", ".heat th span", ".cards dt", ".facts dd",
+        ".banner strong", ".lead", ".measure b", ".seen li", "nav a", ".tag", ".why", ".watch a", ".sum")  # fmt: skip
+READ_ON_A_PAGE = (
+    "h2",
+    "pre",
+    "pre .p",
+    "pre .f",
+    "pre .b",
+    "pre b",
+    "pre span:target",
+    ".notes",
+    ".stopped b",
+    ".source",
+)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_page_in_a_browser(browser: Any, tmp_path: Path, scheme: str) -> None:
+    book = a_book()
+    book.isolation = "limits only: this is a test"
+    for number, graded in enumerate(book.graded[2:], 2):  # so that there is every colour
+        graded.marks[0] = Mark(a_report(START, {place: "x" for place in range(3, 8) if number < 2 * place - 4}), 1.0)
+    file = tmp_path / "index.html"
+    file.write_text(page(book), encoding="utf-8")
+    context = await browser.new_context(color_scheme=scheme, viewport={"width": 1024, "height": 768})
+    tab = await context.new_page()
+    asked: list[str] = []
+    said: list[str] = []
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.on("console", lambda message: said.append(message.text))
+    tab.on("pageerror", lambda error: said.append(str(error)))
+    await tab.goto(file.as_uri())
+    assert await tab.get_by_role("heading", name="Class results").is_visible()
+    assert await tab.get_by_text("not isolated from this machine").is_visible()
+    assert await tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    await legible(tab, READ)
+
+    await tab.locator("td.failed a").first.click()
+    story = tab.locator("span:target")
+    assert await story.is_visible()
+    assert "GET /health → 500 </pre></style><script>" in " ".join((await story.inner_text()).split())
+    assert not await tab.get_by_role("heading", name="Class results").is_visible()
+    await legible(tab, READ_ON_A_PAGE)
+    assert (await tab.pdf()).startswith(b"%PDF")
+    await tab.get_by_role("link", name="← Class results").first.click()
+    assert await tab.get_by_role("heading", name="Class results").is_visible()
+    await tab.get_by_role("link", name="Everyone’s verdicts").first.click()
+    assert await tab.locator(".learner:visible").count() == len(NAMES)
+
+    await tab.emulate_media(media="print", color_scheme=scheme)
+    assert await tab.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--card')") == "#ffffff"
+    assert await tab.locator("#l2-0 pre").is_visible(), "details are closed in print"
+    assert (await tab.title(), said, asked) == ("Class results · Bookshop workbook", [], [file.as_uri()])
+
+
+async def legible(tab: Any, selectors: tuple[str, ...]) -> None:
+    """Every text that the selectors find has a contrast of at least 4.5 to its ground: WCAG's AA."""
+    for selector in selectors:
+        ratios = await tab.evaluate(CONTRAST, selector)
+        assert ratios, f"nothing is {selector}"
+        assert min(ratios) >= 4.5, f"{selector}: {min(ratios):.2f}"
