@@ -1,3 +1,4 @@
+# ruff: noqa: E501  (the attacks are programs in strings)
 """Hand-ins that attack the grader: none raises its grade, hangs the run or touches a neighbour.
 
 All are graded in one go, at two desks, with honest neighbours in between; the tests look at what came of it.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -25,7 +26,8 @@ from checks.self_test import roster
 WAY, WHY_NOT = sandbox.way()
 LESSONS = "0-3"
 LEARNERS = 60
-TIMES = {"seconds", "execution_time"}
+OF_ONE_RUN = {"seconds", "execution_time", "did", "wire", "places", "log", "output"}
+"""Times, and the evidence of a run: statements of connections that race come in another order the next time."""
 
 
 def run(*arguments: str | Path, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -38,19 +40,23 @@ def _command(*arguments: str | Path) -> list[str]:
 
 
 def results(out: Path) -> dict[str, Any]:
-    """What a run found, without times."""
+    """What a run found: verdicts, points and reasons; numbers that were measured count as alike."""
     found = {"results.json": json.loads((out / "results.json").read_text(encoding="utf-8"))}
     for path in sorted(out.glob("gradescope/*/results.json")):
         found[path.parent.name] = json.loads(path.read_text(encoding="utf-8"))
-    timeless = _timeless(found)
-    assert isinstance(timeless, dict)
-    return timeless
+    lasting = _lasting(found)
+    assert isinstance(lasting, dict)
+    return lasting
 
 
-def _timeless(value: object) -> object:
+def _lasting(value: object) -> object:
     if isinstance(value, dict):
-        return {key: _timeless(one) for key, one in value.items() if key not in TIMES}
-    return [_timeless(one) for one in value] if isinstance(value, list) else value
+        return {key: _measured(key, _lasting(one)) for key, one in value.items() if key not in OF_ONE_RUN}
+    return [_lasting(one) for one in value] if isinstance(value, list) else value
+
+
+def _measured(key: str, value: object) -> object:
+    return re.sub(r"\d+", "0", value) if key == "happened" and isinstance(value, str) else value
 
 
 def passed(out: Path) -> roster.Expected:

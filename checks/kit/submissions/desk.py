@@ -63,7 +63,7 @@ class Desk:
         relative = _relative(report, root)
         relative.target = f"lessons/{lesson.name}"
         finished = complete(relative, lesson, stopped or "the grader to come that far")
-        return Mark(finished, time.perf_counter() - began, stopped)
+        return Mark(finished, round(time.perf_counter() - began, 1), stopped)
 
     async def _run(self, lesson: Lesson, folder: Path, number: int) -> tuple[Report | None, str, str]:
         """The report as far as it got, why it got no further, and what the grader printed."""

@@ -76,7 +76,7 @@ def units(submissions: Iterable[Submission], rules: Rules) -> dict[tuple[int, in
 
 
 def to_dict(mark: Mark) -> dict[str, Any]:
-    return {"seconds": round(mark.seconds, 1), "stopped": mark.stopped, "report": mark.report.to_dict()}
+    return {"seconds": mark.seconds, "stopped": mark.stopped, "report": mark.report.to_dict()}
 
 
 def from_dict(raw: Mapping[str, Any]) -> Mark:
