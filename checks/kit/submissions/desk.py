@@ -9,10 +9,11 @@ import shutil
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
-from checks.kit import catalogue
+from checks.kit import catalogue, head_start
 from checks.kit.catalogue import STATE, Lesson
 from checks.kit.live import Ear, Growing
 from checks.kit.postgres.find import STRANGERS
@@ -119,12 +120,21 @@ async def open_desk(rules: Rules, share: int, environ: Mapping[str, str] = os.en
         raise UnfitMachine(f"This run grades in sandboxes, and here there is none: {sentence}.")
     if (here := fingerprint()) != rules.kit:
         raise UnfitMachine(f"The checks here ({here}) are not those of this run ({rules.kit}). Bring them up to date.")
+    await asyncio.to_thread(_compile)
     with _own_slot(STATE / "grade") as slot:
         settings = {**environ, STRANGERS: "1", "WORKBOOK_DATA": str(STATE / "grade" / f"desk-{slot}")}
         if environ.get("DATABASE_URL") or environ.get("WORKBOOK_POSTGRES", "embedded") != "embedded":
             settings[STRANGERS] = str(share)
         async with graders(settings, apps=False) as warm, Warden.watching(warm.server) as warden:
             yield Desk(warm, warden, rules, way if rules.sandboxed else "", slot)
+
+
+@cache
+def _compile() -> None:
+    """Imports once what apps need where the compiled files can be written, which is not so in a sandbox."""
+    control, nursery = head_start.start()
+    control.close()
+    nursery.wait()
 
 
 @contextmanager
