@@ -150,7 +150,14 @@ def pgbouncer() -> Finding:
 def sandbox() -> Finding:
     if sys.platform != "linux":
         return Finding(None, "bubblewrap is for Linux; instructors who grade elsewhere have limits only")
-    return _optional("bwrap", "instructors grade submissions in it", "apt-get install bubblewrap")
+    if shutil.which("bwrap") is None:
+        return Finding(
+            None, "bwrap is not installed; `workbook grade` runs hand-ins in it", "apt-get install bubblewrap"
+        )
+    from checks.kit.service import sandbox as made
+
+    way, sentence = made.way()
+    return Finding(True if way else None, f"`workbook grade` runs hand-ins in {sentence}")
 
 
 def notebooks() -> Finding:
