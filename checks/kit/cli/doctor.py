@@ -51,17 +51,19 @@ def packages() -> Finding:
     """Compares what is installed with what pyproject.toml pins."""
     import tomllib
 
+    from packaging.requirements import Requirement
+
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     wrong = []
-    for pin in project["dependencies"]:
-        name, _, version = pin.partition("==")
-        name = name.partition("[")[0]
+    for pin in map(Requirement, project["dependencies"]):
+        if pin.marker and not pin.marker.evaluate():  # for other systems
+            continue
         try:
-            there = importlib.metadata.version(name)
+            there = importlib.metadata.version(pin.name)
         except importlib.metadata.PackageNotFoundError:
-            there = "missing"
-        if there != version:
-            wrong.append(f"{name} {there} (pinned: {version})")
+            there = ""
+        if not there or there not in pin.specifier:
+            wrong.append(f"{pin.name} {there or 'missing'} (pinned: {pin.specifier})")
     if wrong:
         return Finding(False, "Packages differ from pyproject.toml: " + ", ".join(wrong), "uv sync")
     names = ("fastapi", "sqlalchemy", "asyncpg", "pytest")
