@@ -85,6 +85,19 @@ SIDE_JOBS = {
         """,
 }
 
+SQL = """
+        import os, threading
+        import psycopg
+        def run(sql, times=1):
+            def once():
+                with psycopg.connect(os.environ["DATABASE_URL"].replace("+asyncpg", ""), autocommit=True) as connection:
+                    connection.execute(sql)
+            crowd = [threading.Thread(target=once) for _ in range(times)]
+            for one in crowd: one.start()
+            for one in crowd: one.join()
+            raise SystemExit("done with " + sql[:20])
+        """
+
 # in front of the broken lesson: it passes one check of eight, and no attack gives it more
 HOSTILE = {
     "endless loop at import": "while True: pass",
@@ -123,6 +136,16 @@ HOSTILE = {
         """,
     "gone at import": "import os; os._exit(0)",
     "success at import": "raise SystemExit(0)",
+    "the database is filled": SQL
+    + "run('CREATE TABLE h (x text); ALTER TABLE h ALTER x SET STORAGE EXTERNAL; "
+    + "DO $$ BEGIN LOOP INSERT INTO h SELECT repeat(md5(n::text), 1000) FROM generate_series(1, 100) n; END LOOP; END $$')",
+    "temporary files are filled": SQL
+    + "run('SELECT count(*) FROM (SELECT repeat(md5(n::text), 100) x FROM generate_series(1, 1e9) n ORDER BY 1) y')",
+    "the server's memory is filled": SQL
+    + "run(\"SET work_mem = '100GB'; SELECT array_agg(repeat('x', 100000) || n) FROM generate_series(1, 1e9) n\", times=8)",
+    "the server's log is filled": SQL
+    + "run('DO $$ BEGIN LOOP RAISE LOG $x$%$x$, repeat($x$x$x$, 100000); END LOOP; END $$')",
+    "the server loops": SQL + "run('DO $$ BEGIN LOOP END LOOP; END $$', times=20)",
     "its interpreter is a shell": """
         import os, sys
         os.execv("/bin/sh", ["sh", "-c", "echo ready; sleep 600"])

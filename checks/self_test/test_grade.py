@@ -188,12 +188,12 @@ def test_bad_input_is_a_sentence(few: Path, tmp_path: Path, arguments: list[str]
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Callable[[], str]]:
-    """A scheduler and two workers on this machine, each with a desk of its own."""
+def cluster(tmp_path: Path) -> Iterator[Callable[..., str]]:
+    """A scheduler and two workers on this machine, each with a desk of its own; `environ` is for the workers."""
     pytest.importorskip("distributed", reason="Dask is an extra: uv sync --extra cluster")
     started: list[subprocess.Popen[bytes]] = []
 
-    def start() -> str:
+    def start(**environ: str) -> str:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
@@ -203,7 +203,7 @@ def cluster(tmp_path: Path) -> Iterator[Callable[[], str]]:
         worker = [*dask, "worker", address, "--nthreads", "1", "--local-directory", str(tmp_path), *options]
         for command in (scheduler, worker, worker):
             with (tmp_path / "dask.log").open("ab") as log:
-                started.append(subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log))
+                started.append(subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=os.environ | environ))
         return address
 
     yield start
@@ -214,7 +214,16 @@ def cluster(tmp_path: Path) -> Iterator[Callable[[], str]]:
 
 
 @pytest.mark.skipif(not WAY, reason=WHY_NOT)
-def test_a_cluster_finds_the_same(few: Path, tmp_path: Path, cluster: Callable[[], str]) -> None:
+def test_a_worker_without_a_sandbox_refuses(few: Path, tmp_path: Path, cluster: Callable[..., str]) -> None:
+    (tmp_path / "bin").mkdir()
+    done = run(few, "--lessons", "0", "--out", tmp_path / "out", "--scheduler", cluster(PATH=str(tmp_path / "bin")))
+    assert done.returncode == 1
+    assert "cannot grade. This run grades in sandboxes, and here there is none" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not WAY, reason=WHY_NOT)
+def test_a_cluster_finds_the_same(few: Path, tmp_path: Path, cluster: Callable[..., str]) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
     assert run(few, "--lessons", "0", "--out", here).returncode == 0
     done = run(few, "--lessons", "0", "--out", there, "--scheduler", cluster())

@@ -50,6 +50,15 @@ SETTINGS = {
 }
 
 
+LOCKED = {
+    # strangers write what they like: into warnings, which nobody reads, and into memory of backends
+    "log_min_messages": "fatal",
+    "log_min_error_statement": "panic",
+}
+BACKEND_MEMORY = 2 << 30
+"""Bytes of address space of each process of a locked server, where the system can limit that."""
+
+
 def start(root: Path, state: Path | None = None, *, locked: bool = False) -> Source:
     """Joins the embedded server of a checkout, starting it or making it first where needed.
 
@@ -67,7 +76,7 @@ def start(root: Path, state: Path | None = None, *, locked: bool = False) -> Sou
             binaries = _binaries(home, account)
             if locked and not (home / "password").exists():
                 _write_password(home / "password", account)
-            address = _running(data, _leaving(home)) or _start(data, binaries, account)
+            address = _running(data, _leaving(home)) or _start(data, binaries, account, locked)
     except PostgresUnavailable:
         raise
     except OSError as error:
@@ -238,16 +247,16 @@ def _is_server(pid: int) -> bool:
         return False
 
 
-def _start(data: Path, binaries: Path, account: dict[str, Any]) -> Address:
+def _start(data: Path, binaries: Path, account: dict[str, Any], locked: bool) -> Address:
     version = data / "PG_VERSION"
     if not version.is_file() or version.read_text().strip() != MAJOR:
         _initialise(data, binaries, account)
     try:
-        return _launch(data, binaries, account)
+        return _launch(data, binaries, account, locked)
     except PostgresUnavailable:
         # after a power cut the data may be unusable (fsync is off); all of it can be made again
         _initialise(data, binaries, account)
-        return _launch(data, binaries, account)
+        return _launch(data, binaries, account, locked)
 
 
 def _initialise(data: Path, binaries: Path, account: dict[str, Any]) -> None:
@@ -273,10 +282,10 @@ def _initialise(data: Path, binaries: Path, account: dict[str, Any]) -> None:
     draft.rename(data)
 
 
-def _launch(data: Path, binaries: Path, account: dict[str, Any]) -> Address:
+def _launch(data: Path, binaries: Path, account: dict[str, Any], locked: bool) -> Address:
     log = data / "server.log"
     (data.parent / "leaving").unlink(missing_ok=True)
-    settings = SETTINGS | _listening(data, account)
+    settings = SETTINGS | (LOCKED if locked else {}) | _listening(data, account)
     command = [str(binaries / "postgres"), "-D", str(data)]
     for name, value in settings.items():
         command += ["-c", f"{name}={value}"]
@@ -290,6 +299,11 @@ def _launch(data: Path, binaries: Path, account: dict[str, Any]) -> Address:
         server = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=data, **detached, **account
         )
+    if locked and sys.platform == "linux":
+        import resource
+
+        with contextlib.suppress(OSError):
+            resource.prlimit(server.pid, resource.RLIMIT_AS, (BACKEND_MEMORY, BACKEND_MEMORY))
     deadline = time.monotonic() + PATIENCE
     while server.poll() is None and time.monotonic() < deadline:
         lines = _postmaster(data)

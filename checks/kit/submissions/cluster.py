@@ -15,7 +15,8 @@ from distributed import Client, Worker, as_completed, get_worker
 from distributed.diagnostics.plugin import WorkerPlugin
 
 from checks.kit.catalogue import CatalogueError
-from checks.kit.submissions.desk import Desk, GraderFailed, open_desk
+from checks.kit.postgres import PostgresUnavailable
+from checks.kit.submissions.desk import Desk, GraderFailed, UnfitMachine, open_desk
 from checks.kit.submissions.local import Tell, at
 from checks.kit.submissions.model import Mark
 from checks.kit.submissions.units import Rules, Unit, from_dict, to_dict
@@ -54,7 +55,10 @@ async def grade_on_cluster(units: Sequence[Unit], rules: Rules, tell: Tell, *, a
         ) from None
     async with client:
         await _wait_for_worker(client, address)
-        await client.register_plugin(Desks(rules))
+        try:
+            await client.register_plugin(Desks(rules))
+        except (UnfitMachine, PostgresUnavailable) as error:
+            raise CatalogueError(f"A worker of {address} cannot grade. {error}") from None
         try:
             await _grade_all(client, units, tell)
         finally:

@@ -97,15 +97,18 @@ class Desk:
         try:
             async with asyncio.timeout(self._rules.seconds):
                 await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            why = "" if process.exit.done() else guarding.result()
         except TimeoutError:
-            return await self._stop(process, f"it took more than {self._rules.seconds} s")
+            why = f"it took more than {self._rules.seconds} s"
         finally:
             guarding.cancel()
-        return "" if process.exit.done() else await self._stop(process, guarding.result())
+            await asyncio.wait({guarding})
+        return await self._stop(process, why) if why else ""
 
     async def _stop(self, process: Process, why: str) -> str:
         process.kill()
         await process.exit
+        await self._warden.clear()
         return why
 
 
