@@ -162,6 +162,21 @@ def test_one_learners_folder_is_told_from_a_folder_with_one_learner(tmp_path: Pa
     assert only(tmp_path / "class/jane/repo-main/lessons").learner == "lessons"
 
 
+@pytest.mark.parametrize("pack", [as_zip, as_bundle])
+def test_a_folder_with_one_archive_in_it_is_that_archive(pack: Make, tmp_path: Path) -> None:
+    inner = tmp_path / "class" / "Dr. Jane_4711_file_"
+    inner.mkdir(parents=True)
+    packed = pack(inner / "my work", lesson("lessons/lesson_03"))
+    (inner / ".DS_Store").write_bytes(b"x")
+    (jane,) = submissions([tmp_path / "class"], {3})
+    assert jane.learner == "Dr. Jane_4711_file_"
+    assert jane.source.endswith(packed.name)
+    assert jane.lessons == {3: LESSON}
+    pack(inner / "my better work", lesson("lessons/lesson_03"))
+    (undecided,) = submissions([tmp_path / "class"], {3})
+    assert not undecided.lessons, "which of two archives counts is not ours to guess"
+
+
 def test_a_path_that_the_instructor_gives_may_be_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     as_folder(tmp_path / "store/f81d", lesson("lesson_03"))
     (tmp_path / "jane").symlink_to("store/f81d")

@@ -2,7 +2,7 @@
 
 A path that holds lesson_NN, or lessons/lesson_NN, is one learner's. Any other folder is one of hand-ins, also where
 it holds a single one: a wrapping folder, such as GitHub puts into its .zip files, is looked through within a hand-in
-and not in the path that was given.
+and not in the path that was given. A learner's folder that holds nothing but one archive stands for that archive.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def _hand_ins(path: Path, tell: Callable[[str], None]) -> Iterator[_HandIn]:
         real = path.resolve()
         mode = real.stat().st_mode
     name = real.name if path.name in ("", "..") else path.name
-    if stat.S_ISREG(mode) and path.suffix.lower() in SUFFIXES:
+    if _is_archive(path.name, mode):
         yield _HandIn(real, name, _shown(path), is_folder=False)
     elif not stat.S_ISDIR(mode):
         raise CatalogueError(f"{_shown(path)} is nothing that can be graded. {KNOWN}")
@@ -98,13 +98,30 @@ def _within(folder: Path, given: Path, tell: Callable[[str], None]) -> Iterator[
         if name.startswith(".") or name == "__MACOSX":
             continue
         path, source = folder / name, _shown(given / name)
-        if stat.S_ISDIR(mode) or (stat.S_ISREG(mode) and path.suffix.lower() in SUFFIXES):
+        if stat.S_ISDIR(mode) or _is_archive(name, mode):
             nothing = False
-            yield _HandIn(path, name, source, stat.S_ISDIR(mode))
+            if inner := stat.S_ISDIR(mode) and _only_archive(path):
+                yield _HandIn(path / inner, f"{name}{Path(inner).suffix}", f"{source}/{clean(inner)}", is_folder=False)
+            else:
+                yield _HandIn(path, name, source, stat.S_ISDIR(mode))
         else:
             tell(f"{source} is {kind(mode) or 'no folder, .zip or .bundle'} and was passed over.")
     if nothing:
         raise CatalogueError(f"{_shown(given)} holds no hand-ins. {KNOWN}")
+
+
+def _is_archive(name: str, mode: int) -> bool:
+    return stat.S_ISREG(mode) and Path(name).suffix.lower() in SUFFIXES
+
+
+def _only_archive(folder: Path) -> str | None:
+    """The archive that is all a learner's folder holds, as learning platforms hand them out; None if there is more."""
+    try:
+        inside = {name: mode for name, mode in _modes(folder).items() if not name.startswith((".", "__MACOSX"))}
+    except CatalogueError:  # whoever reads it will say so
+        return None
+    [name, *more] = inside or [""]
+    return name if not more and name and _is_archive(name, inside[name]) else None
 
 
 def _modes(folder: Path) -> dict[str, int]:
