@@ -90,8 +90,9 @@ class Ear:
         task = asyncio.current_task()
         assert task is not None
         self._connections.append(task)
-        async for line in reader:
-            self._tell(line)
+        with contextlib.suppress(asyncio.CancelledError):  # Python 3.11 would print a traceback for it
+            async for line in reader:
+                self._tell(line)
         writer.close()
 
     async def heard_all(self) -> None:

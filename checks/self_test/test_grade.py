@@ -124,7 +124,7 @@ def test_what_has_not_changed_is_not_graded_again(room: tuple[Path, roster.Expec
     [some, *_] = hand_ins.glob("*/lessons/lesson_*/NOTES.txt")
     some.write_text("I changed my mind.\n", encoding="utf-8")
     once_more = run(hand_ins, "--lessons", LESSONS, "--out", graded)
-    assert f"1 lessons to grade; {LEARNERS - 1} have not changed" in once_more.stdout
+    assert f"1 lesson to grade; {LEARNERS - 1} have not changed" in once_more.stdout
 
 
 @pytest.fixture
@@ -137,17 +137,41 @@ def few(tmp_path: Path) -> Path:
 @pytest.mark.skipif(not WAY, reason=WHY_NOT)
 def test_an_interruption_leaves_nothing_running(few: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    process = subprocess.Popen(_command(few, "--out", out), cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        _command(few, "--out", out), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     while not list(out.glob("units/*.json")):
         assert process.poll() is None
         time.sleep(0.05)
     family = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=60)
+    said, complained = process.communicate(timeout=60)
     assert process.returncode == 130
+    assert "Traceback" not in said + complained
     assert "are kept. To go on: the same command again." in said
     _, alive = psutil.wait_procs(family, timeout=30)
     assert not [one for one in alive if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_who_did_nothing_has_handed_in_nothing_and_who_copied_is_noted(tmp_path: Path) -> None:
+    hand_ins, out = tmp_path / "hand-ins", tmp_path / "out"
+    hand_ins.mkdir()
+    for name in ("Ada", "Bea"):
+        shutil.copytree(ROOT / "solutions" / "lesson_00", hand_ins / name / "lessons" / "lesson_00")
+    shutil.copytree(ROOT / "lessons" / "lesson_00", hand_ins / "Cleo" / "lessons" / "lesson_00")
+    (hand_ins / "Dora.rar").write_bytes(b"Rar!")
+    done = run(hand_ins, "--lessons", "0", "--out", out)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "4 hand-ins, 1 lesson to grade" in done.stdout
+    assert "Nothing that could be graded came from Cleo, Dora" in done.stdout
+    learners = json.loads((out / "results.json").read_text(encoding="utf-8"))["learners"]
+    assert [learner["passed"] for learner in learners] == [8, 8, 0, 0]
+    assert [learner["notes"] for learner in learners] == [
+        ["lesson_00 has the same files as solutions/lesson_00, Bea."],
+        ["lesson_00 has the same files as solutions/lesson_00, Ada."],
+        ["As handed out, so counted as not handed in: lesson_00."],
+        ["It is a .rar file. Ask for a folder, a .zip or a git .bundle."],
+    ]
 
 
 def test_without_a_sandbox_it_grades_with_limits_only_and_says_so(few: Path, tmp_path: Path) -> None:
@@ -174,6 +198,9 @@ def test_without_a_sandbox_it_grades_with_limits_only_and_says_so(few: Path, tmp
         (["no/such/folder"], "no/such/folder"),
         (["{few}", "--lessons", "99"], "99"),
         (["{few}", "--lessons", "one"], "write numbers and ranges, such as 0-3,5"),
+        (["{few}", "--lessons", "3-1"], "write numbers and ranges"),
+        (["{few}", "--lessons", "0-99999999"], "99999999"),
+        (["{few}", "--out", "/dev/null/grades"], "Name another folder"),
         (["{few}", "--out", "{few}/grades"], "Name a folder elsewhere"),
         (["{few}", "--scheduler", "tcp://127.0.0.1:1"], "dask scheduler"),
     ],

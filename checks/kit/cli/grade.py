@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,25 +25,34 @@ from checks.kit.submissions.local import grade_here
 from checks.kit.submissions.marking import Marking, Scheduler
 from checks.kit.submissions.model import Gradebook
 from checks.kit.submissions.store import Store
-from checks.kit.submissions.units import Rules, Unit
+from checks.kit.submissions.units import Rules, Unit, begun
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 INTERRUPTED = 130
+MOST_NOTES = 5
+"""Lines about single hand-ins on the screen; all of them are on the page."""
 
 
-def grade(paths: Sequence[Path], lessons: str, jobs: int, out: Path, limit: int, again: bool, scheduler: str) -> int:
+def grade(
+    paths: Sequence[Path], lessons: str, jobs: int, out: Path, limit: int, again: bool, scheduler: str, one: bool
+) -> int:
     """The exit code: 0 if every hand-in has its marks, 1 if our own grader failed with some."""
     grading = _on_cluster(scheduler) if scheduler else partial(grade_here, jobs=jobs or os.cpu_count() or 1)
     console = terminal.console()
     numbers = chosen(lessons)
     _keep_apart(paths, out)
+    _usable(out)
     console.print("Reading what was handed in …", style="dim")
-    handed_in = submissions(paths, numbers, lambda note: console.print(f"  {note}", style="yellow", soft_wrap=True))
+    passed_over: list[str] = []
+    handed_in = [begun(found) for found in submissions(paths, numbers, passed_over.append, one_each=one)]
+    for note in passed_over[:MOST_NOTES]:
+        console.print(f"  {note}", style="yellow", soft_wrap=True)
+    if more := passed_over[MOST_NOTES:]:
+        console.print(f"  and {len(more)} more", style="yellow")
     way, isolation = sandbox.way()
     console.print(f"Isolation: {isolation}", style="" if way else "bold yellow", soft_wrap=True)
-    out.mkdir(parents=True, exist_ok=True)
     marking = Marking(handed_in, Rules(units.fingerprint(), bool(way), limit), Store(out / "units"))
     marking.plan(again=again)
     console.print(_plan(marking))
@@ -59,6 +70,10 @@ def grade(paths: Sequence[Path], lessons: str, jobs: int, out: Path, limit: int,
     return 1 if marking.failed else 0
 
 
+def counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def _on_cluster(address: str) -> Scheduler:
     try:
         from checks.kit.submissions.cluster import grade_on_cluster
@@ -73,11 +88,27 @@ def chosen(text: str) -> list[int]:
         return [lesson.number for lesson in catalogue.lessons()]
     numbers: set[int] = set()
     for part in text.split(","):
-        first, _, last = part.strip().partition("-")
-        if not first.isdecimal() or not (last or first).isdecimal():
+        first, dash, last = part.strip().partition("-")
+        last = last if dash else first
+        if not (first.isdecimal() and last.isdecimal() and int(first) <= int(last)):
             raise CatalogueError(f"--lessons {text}: write numbers and ranges, such as 0-3,5.")
-        numbers.update(range(int(first), int(last or first) + 1))
+        catalogue.lesson(int(last))  # before a long range is counted out
+        numbers.update(range(int(first), int(last) + 1))
     return [catalogue.lesson(number).number for number in sorted(numbers)]
+
+
+def _usable(out: Path) -> None:
+    """Finds out before the work whether its results can be written."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise
+        raise CatalogueError(
+            f"Nothing can be written to --out {out} ({error.strerror}). Name another folder."
+        ) from None
 
 
 def _keep_apart(paths: Sequence[Path], out: Path) -> None:
@@ -88,8 +119,7 @@ def _keep_apart(paths: Sequence[Path], out: Path) -> None:
 
 
 def _plan(marking: Marking) -> str:
-    learners = len(marking.submissions)
-    text = f"{learners} {'hand-in' if learners == 1 else 'hand-ins'}, {len(marking.todo)} lessons to grade"
+    text = f"{counted(len(marking.submissions), 'hand-in')}, {counted(len(marking.todo), 'lesson')} to grade"
     return text + (f"; {marking.known} have not changed since they were graded" if marking.known else "")
 
 
@@ -131,7 +161,8 @@ def _lines(console: Console, marking: Marking, total: int) -> Callable[[Unit], N
         now = time.monotonic()
         if now - last > 5 or done in (1, total):
             left = (now - began) / done * (total - done)
-            console.print(f"{done}/{total}, about {left / 60:.0f} min left: {_latest(marking, unit)}", soft_wrap=True)
+            rest = f"{left / 60:.0f} min" if left > 90 else f"{left:.0f} s"
+            console.print(f"{done}/{total}, about {rest} left: {_latest(marking, unit)}", soft_wrap=True)
             last = now
 
     return ended
@@ -146,13 +177,15 @@ def _latest(marking: Marking, unit: Unit) -> str:
 def _summary(console: Console, marking: Marking, book: Gradebook, out: Path, seconds: float) -> None:
     everything = sum(graded.passed == book.total for graded in book.graded)
     stopped = sum(bool(mark.stopped) for graded in book.graded for mark in graded.marks.values())
-    empty = sum(not graded.marks for graded in book.graded)
-    done = f"{len(book.graded)} hand-ins graded in {seconds / 60:.1f} min"
-    console.print(f"\n{done}; {everything} pass everything.", style="bold")
+    empty = [graded.submission.learner for graded in book.graded if not graded.marks]
+    done = f"{counted(len(book.graded), 'hand-in')} graded in {seconds / 60:.1f} min"
+    console.print(f"\n{done}; {everything} of them {'passes' if everything == 1 else 'pass'} everything.", style="bold")
     if stopped:
-        console.print(f"{stopped} lessons were stopped by a limit; the page says which one.")
+        console.print(f"Stopped by a limit: {counted(stopped, 'lesson')}; the page says which one.")
     if empty:
-        console.print(f"{empty} hand-ins hold nothing that could be graded; the page says why.")
+        names = ", ".join(terminal.printable(name[:30]) for name in empty[:MOST_NOTES])
+        more = f" and {len(empty) - MOST_NOTES} more" if len(empty) > MOST_NOTES else ""
+        console.print(f"Nothing that could be graded came from {names}{more}; the page says why.", soft_wrap=True)
     for key, said in marking.failed.items():
         names = ", ".join(terminal.printable(name) for name in marking.learners(key))
         last = said.splitlines()[-1] if said else "it said nothing"

@@ -186,17 +186,25 @@ def grade(
     ],
     lessons: Annotated[str, typer.Option(help="Which lessons, such as 0-3,5; all if left out.")] = "",
     jobs: Annotated[int, typer.Option(min=0, help="How many are graded at once; 0: as many as there are cores.")] = 0,
-    out: Annotated[Path, typer.Option(help="The folder for the results.")] = Path("grades"),
+    out: Annotated[Path, typer.Option(help="The folder for the results, which a second run goes on with.")] = Path(
+        "grades"
+    ),
     limit: Annotated[int, typer.Option(min=10, help="Seconds that a lesson of one hand-in may take.")] = 300,
     again: Annotated[bool, typer.Option("--again", help="Grade everything anew, also what has not changed.")] = False,
+    one: Annotated[
+        bool, typer.Option("--one", help="Each path is one hand-in, whatever it holds; for autograders.")
+    ] = False,
     scheduler: Annotated[
         str, typer.Option(help="A Dask scheduler whose workers do it, such as tcp://10.0.0.5:8786.", metavar="ADDRESS")
     ] = "",
 ) -> None:
-    """For instructors: grades many people's hand-ins, each in a sandbox, and writes the results."""
+    """For instructors: grades many people's hand-ins, each in a sandbox, and writes the results.
+
+    Exit code 0: everybody has their marks; 1: something kept us from it; 130: interrupted, the same command goes on.
+    """
     from checks.kit.cli import grade as module
 
-    raise typer.Exit(module.grade(paths, lessons, jobs, out, limit, again, scheduler))
+    raise typer.Exit(module.grade(paths, lessons, jobs, out, limit, again, scheduler, one))
 
 
 @app.command(epilog="Example: workbook bench 0")

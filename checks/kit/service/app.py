@@ -360,10 +360,11 @@ class _Ready:
         return f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     async def _arrived(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        async for _ in reader:  # a line from each worker, which may have a connection of its own or share one
-            self._missing -= 1
-            if self._missing <= 0:
-                break
+        with contextlib.suppress(asyncio.CancelledError):  # Python 3.11 would print a traceback for it
+            async for _ in reader:  # a line from each worker, which may have a connection of its own or share one
+                self._missing -= 1
+                if self._missing <= 0:
+                    break
         writer.close()
         if self._missing <= 0 and not self.all.done():
             self.all.set_result(None)

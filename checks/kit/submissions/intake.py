@@ -8,6 +8,7 @@ and not in the path that was given. A learner's folder that holds nothing but on
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -23,6 +24,9 @@ from checks.kit.submissions.sifting import sift
 from checks.kit.submissions.source import HandInUnreadable, Source, clean, is_lesson
 
 SUFFIXES = (".zip", ".bundle")
+
+WRONG_SUFFIXES = (".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".rar", ".7z", ".py", ".ipynb")
+"""Of files by which somebody handed something in, though not so that it can be graded."""
 
 MOST_HAND_INS = 5_000
 """Entries of a folder of hand-ins; with more it is taken for a mistake."""
@@ -44,29 +48,36 @@ class _HandIn:
 
     @property
     def learner(self) -> str:
-        return clean(self.name if self.is_folder else Path(self.name).stem)
+        return clean(self.name if self.is_folder else Path(self.name).stem.removesuffix(".tar"))
 
 
 def submissions(
-    paths: Sequence[Path], lessons: Collection[int], tell: Callable[[str], None] = lambda _: None
+    paths: Sequence[Path],
+    lessons: Collection[int],
+    tell: Callable[[str], None] = lambda _: None,
+    *,
+    one_each: bool = False,
 ) -> list[Submission]:
     """Every learner's lessons among those of the given numbers, by learner.
 
     Each path is a folder of hand-ins, or one: a learner's folder, a .zip or a git .bundle. What a folder of hand-ins
     holds besides is told in a sentence each. A hand-in that cannot be read is a submission without lessons, and a
-    note says why. Raises CatalogueError for a path that is missing or nothing of the kind.
+    note says why. With `one_each` every path is one hand-in, whatever it holds. Raises CatalogueError for a path that
+    is missing or nothing of the kind, and where bundles cannot be read for want of git.
     """
     found: dict[Path, _HandIn] = {}
     for path in paths:
-        for hand_in in _hand_ins(path, tell):
+        for hand_in in _hand_ins(path, tell, one_each):
             found.setdefault(hand_in.path, hand_in)
+    if shutil.which("git") is None and any(hand_in.name.lower().endswith(".bundle") for hand_in in found.values()):
+        raise CatalogueError("There are git bundles among the hand-ins, and no git to read them with. Install git.")
     ordered = sorted(found.values(), key=lambda hand_in: (hand_in.learner, os.fsencode(hand_in.path)))
     taken: set[str] = set()
     read = [_submission(hand_in, _name(hand_in, taken), lessons) for hand_in in ordered]
     return sorted(read, key=lambda submission: (submission.learner.casefold(), submission.learner))
 
 
-def _hand_ins(path: Path, tell: Callable[[str], None]) -> Iterator[_HandIn]:
+def _hand_ins(path: Path, tell: Callable[[str], None], one_each: bool) -> Iterator[_HandIn]:
     """The hand-ins that a path on the command line stands for."""
     with _said_of(path):
         real = path.resolve()
@@ -76,7 +87,7 @@ def _hand_ins(path: Path, tell: Callable[[str], None]) -> Iterator[_HandIn]:
         yield _HandIn(real, name, _shown(path), is_folder=False)
     elif not stat.S_ISDIR(mode):
         raise CatalogueError(f"{_shown(path)} is nothing that can be graded. {KNOWN}")
-    elif _is_one_learners(real):
+    elif one_each or _is_one_learners(real):
         yield _HandIn(real, name, _shown(path), is_folder=True)
     else:
         yield from _within(real, path, tell)
@@ -104,6 +115,9 @@ def _within(folder: Path, given: Path, tell: Callable[[str], None]) -> Iterator[
                 yield _HandIn(path / inner, f"{name}{Path(inner).suffix}", f"{source}/{clean(inner)}", is_folder=False)
             else:
                 yield _HandIn(path, name, source, stat.S_ISDIR(mode))
+        elif stat.S_ISREG(mode) and path.suffix.lower() in WRONG_SUFFIXES:
+            nothing = False
+            yield _HandIn(path, name, source, is_folder=False)
         else:
             tell(f"{source} is {kind(mode) or 'no folder, .zip or .bundle'} and was passed over.")
     if nothing:
@@ -183,5 +197,7 @@ def _submission(hand_in: _HandIn, learner: str, lessons: Collection[int]) -> Sub
 def _opened(hand_in: _HandIn) -> AbstractContextManager[Source]:
     if hand_in.is_folder:
         return nullcontext(Folder(hand_in.path))
-    is_zip = hand_in.name.lower().endswith(".zip")
-    return archives.opened(hand_in.path) if is_zip else bundles.opened(hand_in.path)
+    suffix = Path(hand_in.name).suffix.lower()
+    if suffix in WRONG_SUFFIXES:
+        raise HandInUnreadable(f"It is a {suffix} file. Ask for a folder, a .zip or a git .bundle.")
+    return archives.opened(hand_in.path) if suffix == ".zip" else bundles.opened(hand_in.path)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from checks.kit import catalogue
 from checks.kit.submissions.desk import GraderFailed
 from checks.kit.submissions.model import Gradebook, Graded, Mark, Submission
 from checks.kit.submissions.store import Store
-from checks.kit.submissions.units import Rules, Unit, units
+from checks.kit.submissions.units import Rules, Unit, files_of, unit, units
 
 Tell = Callable[[Unit, Mark | GraderFailed], None]
 Scheduler = Callable[[Sequence[Unit], Rules, Tell], Awaitable[None]]
@@ -20,7 +20,7 @@ Scheduler = Callable[[Sequence[Unit], Rules, Tell], Awaitable[None]]
 class Marking:
     """A run: `todo` are the units without a mark, `failed` those to which our own grader came to no verdict."""
 
-    submissions: Sequence[Submission]
+    submissions: list[Submission]
     rules: Rules
     store: Store
     todo: list[Unit] = field(default_factory=list)
@@ -31,12 +31,13 @@ class Marking:
     def plan(self, *, again: bool = False) -> None:
         """Finds out what is to be graded; with `again` everything is."""
         self._units = units(self.submissions, self.rules)
-        for unit in {unit.key: unit for unit in self._units.values()}.values():
-            mark = None if again else self.store.load(unit)
+        for one in {one.key: one for one in self._units.values()}.values():
+            mark = None if again else self.store.load(one)
             if mark is None:
-                self.todo.append(unit)
+                self.todo.append(one)
             else:
-                self._marks[unit.key] = mark
+                self._marks[one.key] = mark
+        self._twins()
 
     @property
     def left(self) -> int:
@@ -75,6 +76,28 @@ class Marking:
             book.graded.append(graded)
         return book
 
+    def _twins(self) -> None:
+        """Notes whose files are those of somebody else, or of the solution."""
+        theirs = {unit.key: f"solutions/lesson_{unit.lesson:02}" for unit in self._solutions()}
+        for place, submission in enumerate(self.submissions):
+            notes = []
+            for number in sorted(submission.lessons):
+                key = self._units[place, number].key
+                others = [name for name in self.learners(key) if name != submission.learner]
+                if same := [*([theirs[key]] if key in theirs else []), *others]:
+                    notes.append(f"lesson_{number:02} has the same files as {_few(same)}.")
+            if notes:
+                self.submissions[place] = replace(submission, notes=(*submission.notes, *notes))
+
+    def _solutions(self) -> list[Unit]:
+        numbers = {number for _, number in self._units}
+        lessons = [lesson for number in numbers if (lesson := catalogue.lesson(number)).solution.is_dir()]
+        return [unit(lesson, files_of(lesson.solution), self.rules) for lesson in lessons]
+
     def learners(self, key: str) -> list[str]:
         """Who handed in this unit."""
         return [self.submissions[place].learner for (place, _), unit in self._units.items() if unit.key == key]
+
+
+def _few(names: list[str], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -188,7 +188,7 @@ def _watch(book: Gradebook, learners: Sequence[Learner]) -> dict[str, list[tuple
         ],
         "Nothing handed in": [(one, "") for one in learners if not one.handed_in],
         "Far behind the room": [(one, f"{one.graded.passed} of {book.total}") for one in behind],
-        "Left out of what was handed in": [
+        "Noted at what was handed in": [
             (one, insight.shortened(one.notes[0], LONGEST_TIP)) for one in learners if one.notes
         ],
     }

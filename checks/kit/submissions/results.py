@@ -9,6 +9,7 @@ gradescope/      results.json per learner, as Gradescope's autograders write it
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator
@@ -33,7 +34,12 @@ def write(book: Gradebook, out: Path) -> list[Path]:
 
     The same book makes the same bytes but for times, in whatever order its marks came in.
     """
-    return [_put(out / name, content) for name, content in files(book)]
+    there = [_put(out / name, content) for name, content in files(book)]
+    for old in set(out.glob("gradescope/*/results.json")) - set(there):  # of learners who are gone
+        old.unlink()
+        with contextlib.suppress(OSError):
+            old.parent.rmdir()
+    return there
 
 
 def files(book: Gradebook) -> Iterator[tuple[str, bytes]]:

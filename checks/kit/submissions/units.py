@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from checks.kit import catalogue
 from checks.kit.catalogue import ROOT, Lesson
 from checks.kit.report.model import Report
+from checks.kit.submissions.folders import Folder
 from checks.kit.submissions.model import Files, Mark, Submission
+from checks.kit.submissions.sifting import sift
 
 GRADER = ("checks/kit", "checks/lesson_*", "lessons", "pyproject.toml")
 """Whatever of ours a verdict may depend on."""
@@ -63,6 +66,34 @@ def unit(lesson: Lesson, files: Files, rules: Rules) -> Unit:
     for path in sorted(files):
         digest.update(f"{path}\0{len(files[path])}\0".encode() + files[path])
     return Unit(digest.hexdigest()[:32], lesson.number, files)
+
+
+def begun(submission: Submission) -> Submission:
+    """The submission without the lessons in which nothing was done: they are no work, and would pass some checks.
+
+    A lesson that lacks files which it was handed out with gets a note.
+    """
+    notes = list(submission.notes)
+    lessons = {number: files for number, files in submission.lessons.items() if files != _handed_out(number)}
+    if untouched := sorted(submission.lessons.keys() - lessons.keys()):
+        names = ", ".join(f"lesson_{number:02}" for number in untouched)
+        notes.append(f"As handed out, so counted as not handed in: {names}.")
+    for number, files in sorted(lessons.items()):
+        if missing := sorted(_handed_out(number).keys() - files.keys()):
+            more = f" and {len(missing) - 3} more files" if len(missing) > 3 else ""
+            notes.append(f"lesson_{number:02} lacks {', '.join(missing[:3])}{more} of the lesson as handed out.")
+    return replace(submission, lessons=lessons, notes=tuple(notes))
+
+
+@cache
+def _handed_out(number: int) -> Files:
+    return files_of(catalogue.lesson(number).folder)
+
+
+def files_of(folder: Path) -> Files:
+    """A lesson's files as intake takes them in."""
+    number = int(folder.name.removeprefix("lesson_"))
+    return sift(Folder(folder.parent), [number])[0][number]
 
 
 def units(submissions: Iterable[Submission], rules: Rules) -> dict[tuple[int, int], Unit]:
