@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,10 @@ from checks.kit.targets import lesson_folder, shown
 if TYPE_CHECKING:
     from checks.kit.live import Sender
     from checks.kit.wire import Recording
+
+
+MOST_CROSSINGS, LONGEST_TEXT = 2_000, 2_000
+"""Statements of a verdict, and characters of one or of what happened: whoever writes them may have no measure."""
 
 
 class Grading:
@@ -123,7 +128,8 @@ class Grading:
             result.blocked_by = str(error.msg)
             return
         result.outcome = Outcome.FAILED
-        result.finding = explain(error)
+        finding = explain(error)
+        result.finding = replace(finding, happened=finding.happened[:LONGEST_TEXT])
         if isinstance(error, AppDidNotStart):
             self._no_start[self.lesson.number] = "an app that starts"
         app = self.stage.app if self.stage else None
@@ -191,7 +197,7 @@ def crossings(seen: Recording | None) -> list[Crossing]:
     """The recorded statements for a reader: without the driver's own, connections counted from 1."""
     numbers: dict[int, int] = {}
     shown = []
-    for statement in seen.story if seen else []:
+    for statement in (seen.story if seen else [])[-MOST_CROSSINGS:]:
         number = numbers.setdefault(statement.connection, len(numbers) + 1)
         if statement.error:
             result = statement.error.message
@@ -199,7 +205,8 @@ def crossings(seen: Recording | None) -> list[Crossing]:
             result = "no answer yet"
         else:
             result = f"{statement.rows} rows" if statement.rows else "ok"
-        shown.append(Crossing(number, " ".join(statement.text.split()), result))
+        text = " ".join(statement.text[: 2 * LONGEST_TEXT].split())
+        shown.append(Crossing(number, text[:LONGEST_TEXT], result[:LONGEST_TEXT]))
     return shown
 
 

@@ -145,6 +145,13 @@ HOSTILE = {
     + "run(\"SET work_mem = '100GB'; SELECT array_agg(repeat('x', 100000) || n) FROM generate_series(1, 1e9) n\", times=8)",
     "the server's log is filled": SQL
     + "run('DO $$ BEGIN LOOP RAISE LOG $x$%$x$, repeat($x$x$x$, 100000); END LOOP; END $$')",
+    "its database is a template": SQL
+    + "import psycopg.sql\nrun('DO $$ BEGIN EXECUTE format($x$ALTER DATABASE %I IS_TEMPLATE true$x$, current_database()); END $$')",
+    "a backend listens to no signal": SQL
+    + "run(\"SELECT length(translate(repeat('a', 200000000), repeat('b', 200000000), ''))\", times=2)",
+    "its database is locked": SQL
+    + "run(\"BEGIN; DO $$ BEGIN EXECUTE format($x$COMMENT ON DATABASE %I IS 'x'$x$, current_database()); END $$; SELECT pg_sleep(100000)\")",
+    "one long line": "print('x' * 20_000_000)\nraise SystemExit(1)",
     "the server loops": SQL + "run('DO $$ BEGIN LOOP END LOOP; END $$', times=20)",
     "its interpreter is a shell": """
         import os, sys
@@ -169,6 +176,17 @@ async def anything(path: str):
     return StreamingResponse(flood())
 """
 
+STRANGE_LETTERS = """
+from fastapi import FastAPI, Response
+
+app = FastAPI()
+
+
+@app.get("/{path:path}")
+async def anything(path: str):
+    return Response(b"\\\\ud800", status_code=500, headers={"content-type": "text/plain; charset=unicode_escape"})
+"""
+
 ENDLESS_REQUEST = """
 from fastapi import FastAPI
 
@@ -179,6 +197,18 @@ app = FastAPI()
 async def anything(path: str):
     while True:
         pass
+"""
+
+OWN_FUNCTIONS = """
+import os
+import psycopg
+
+with psycopg.connect(os.environ["DATABASE_URL"].replace("+asyncpg", ""), autocommit=True) as connection:
+    connection.execute("ALTER ROLE CURRENT_USER SET search_path = public, pg_catalog")
+    connection.execute(
+        "CREATE OR REPLACE FUNCTION public.quote_literal(text) RETURNS text LANGUAGE sql AS "
+        "$$SELECT $q$'x'; COPY (SELECT 1) TO PROGRAM 'id > OWNED'; --$q$::text$$"
+    )
 """
 
 PROBES = """
@@ -224,6 +254,11 @@ tried("root", lambda: os.setuid(0))
 tried("mount", lambda: subprocess.run(["mount", "-t", "tmpfs", "x", "/tmp"], check=True, capture_output=True))
 tried("namespaces", lambda: subprocess.run(["unshare", "-Ur", "true"], check=True, capture_output=True))
 tried("hidden memory", lambda: os.memfd_create("hoard"))
+tried("shared memory", lambda: __import__("mmap").mmap(-1, 4096))
+tried("zeroes as memory", lambda: __import__("mmap").mmap(os.open("/dev/zero", os.O_RDWR), 4096))
+tried("semaphores", lambda: __import__("ctypes").CDLL(None, use_errno=True).semget(0, 100, 0o600) >= 0 or os.stat("/no semaphores"))
+tried("sockets of a hypervisor", lambda: socket.socket(40, socket.SOCK_STREAM))
+tried("a thousand descriptors", lambda: [os.open("/dev/null", os.O_RDONLY) for _ in range(1000)][0])
 tried("tracing", lambda: __import__("ctypes").CDLL(None, use_errno=True).ptrace(16, 1, 0, 0) == 0 or os.stat("/no ptrace"))
 tried("higher limits", lambda: __import__("resource").setrlimit(__import__("resource").RLIMIT_AS, (-1, -1)))
 tried("administrator", lambda: sql("SELECT 1", user="postgres"))
@@ -281,6 +316,7 @@ def hand_ins(outside: Outside) -> dict[str, Files]:
     attacks |= {
         "endless body": files(broken, **{"app/main.py": ENDLESS_BODY}),
         "endless request": files(broken, **{"app/main.py": ENDLESS_REQUEST}),
+        "strange letters": files(broken, **{"app/main.py": STRANGE_LETTERS}),
         "probes": files(broken, **{"app/main.py": probes}),
         "its own grader": files(
             broken,
@@ -295,8 +331,7 @@ def hand_ins(outside: Outside) -> dict[str, Files]:
                 "lesson.toml": "number = 0",
             },
         ),
-        "a schema without end": files(right, **{"schema.sql": "SELECT pg_sleep(3600)"}),
-        "a schema that runs programs": files(right, **{"schema.sql": "COPY (SELECT 1) TO PROGRAM 'id'"}),
+        "a schema of its own": files(right, **{"schema.sql": "SELECT pg_sleep(3600)"}),
     }
     return attacks
 
@@ -363,15 +398,29 @@ def test_a_right_fix_stays_right_whatever_else_it_tries(marks: dict[str, list[Ma
 
 def test_what_takes_too_much_is_stopped_and_says_why(marks: dict[str, list[Mark]]) -> None:
     assert "memory" in marks["many processes with a gigabyte each"][0].stopped
-    assert "45 s" in marks["a schema without end"][0].stopped
     assert "more than 64 MB" in story(marks["endless body"][0])
     assert "MemoryError" in story(marks["eight gigabytes"][0])
 
 
-def test_a_schema_is_loaded_with_the_strangers_rights(marks: dict[str, list[Mark]]) -> None:
-    [mark] = marks["a schema that runs programs"]
-    assert mark.passed == 0
-    assert "permission denied to COPY to or from an external program" in story(mark)
+def test_tables_that_are_not_the_learners_to_change_are_ours(marks: dict[str, list[Mark]]) -> None:
+    [mark] = marks["a schema of its own"]
+    assert mark.passed == mark.total, story(mark)
+
+
+async def test_migrations_run_with_the_strangers_rights(tmp_path: Path) -> None:
+    """Whatever a stranger's functions are called, the administrator believes none of them."""
+    lesson = catalogue.lesson(5)
+    rules = Rules(units.fingerprint(), True, 120)
+    evil = units.files_of(lesson.solution)
+    owned = tmp_path.parent / "owned"
+    code = OWN_FUNCTIONS.replace("OWNED", str(owned)).encode()
+    unit = units.unit(lesson, {**evil, "migrations/env.py": code + evil["migrations/env.py"]}, rules)
+    given: list[Mark | GraderFailed] = []
+    await grade_here([unit], rules, lambda _, mark: given.append(mark), jobs=1)
+    [mark] = given
+    assert isinstance(mark, Mark)
+    assert not owned.exists()
+    assert "test_the_password_may_hold_anything" in {result.name for result in mark.report.results}
 
 
 def test_an_endless_log_neither_hangs_nor_commands_a_terminal(marks: dict[str, list[Mark]]) -> None:

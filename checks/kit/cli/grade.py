@@ -188,7 +188,7 @@ def _summary(console: Console, marking: Marking, book: Gradebook, out: Path, sec
         console.print(f"Nothing that could be graded came from {names}{more}; the page says why.", soft_wrap=True)
     for key, said in marking.failed.items():
         names = ", ".join(terminal.printable(name) for name in marking.learners(key))
-        last = said.splitlines()[-1] if said else "it said nothing"
+        last = terminal.printable(said.splitlines()[-1][:200]) if said else "it said nothing"
         console.print(f"Not graded, by no fault of theirs: {names} ({last}).", style="bold red", soft_wrap=True)
     if marking.failed:
         console.print("Run the same command again: only what is missing is graded.", style="bold")

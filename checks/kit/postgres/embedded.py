@@ -54,6 +54,8 @@ LOCKED = {
     # strangers write what they like: into warnings, which nobody reads, and into memory of backends
     "log_min_messages": "fatal",
     "log_min_error_statement": "panic",
+    "max_notify_queue_pages": "8192",
+    "client_connection_check_interval": "1s",
 }
 BACKEND_MEMORY = 2 << 30
 """Bytes of address space of each process of a locked server, where the system can limit that."""
@@ -95,6 +97,26 @@ def start(root: Path, state: Path | None = None, *, locked: bool = False) -> Sou
         binaries=binaries,
         known=True,
     )
+
+
+def raze(state: Path) -> None:
+    """Kills the server of a folder, whatever it is doing, and deletes its data; the next start makes both anew.
+
+    For a server that belongs to one desk alone: a stranger's backend may listen to no signal but SIGKILL.
+    """
+    import psutil
+
+    home = _home(state)
+    with _Lock(home / "start.lock").exclusive():
+        if lines := _postmaster(home / "postgres"):
+            with contextlib.suppress(psutil.Error):
+                postmaster = psutil.Process(int(lines[0]))
+                family = [postmaster, *postmaster.children(recursive=True)]
+                for process in family:
+                    with contextlib.suppress(psutil.Error):
+                        process.kill()
+                psutil.wait_procs(family, timeout=PATIENCE)
+        shutil.rmtree(home / "postgres", ignore_errors=True)
 
 
 def _write_password(path: Path, account: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -25,6 +26,9 @@ MARK = "made by the Bookshop workbook, kept from"
 
 SPARE = "a spare one of the Bookshop workbook"
 """Begins the comment of a clone that waits for the next run; behind it stands its catalogue's fingerprint."""
+
+MOST_CONNECTIONS = 120
+"""Of a stranger's role; each costs the server memory that no limit of a process counts."""
 
 STRANGER = "workbook_stranger_"
 """Begins the name of a role that is made for one run; behind it stands the token of the run's lock."""
@@ -360,8 +364,9 @@ class Database:
     async def another_role(self, password: str) -> AsyncIterator[str]:
         """A role with this password that acts as the ordinary one, so that it owns nothing. Needs CREATEROLE."""
         name = f"{self.role[:40]}_{secrets.token_hex(4)}"
-        literal = await self.admin.fetchval("SELECT quote_literal($1::text)", password)
-        await self._administer(f'CREATE ROLE "{name}" LOGIN PASSWORD {literal} IN ROLE "{self.role}"')
+        # nothing that a stranger's database says may become a part of what the administrator runs
+        literal = _quoted(password)
+        await self._administer(f'CREATE ROLE "{name}" LOGIN PASSWORD \'{literal}\' IN ROLE "{self.role}"')
         try:
             await self._administer(f"ALTER ROLE \"{name}\" SET role = '{self.role}'")
             yield name
@@ -408,7 +413,9 @@ async def one_role(
             f'superuser, type: ALTER ROLE "{user}" CREATEROLE; or unset DATABASE_URL to use the embedded PostgreSQL.'
         )
     role, password = f"{STRANGER}{token}", secrets.token_hex(16)
-    most = max(int(await guard.fetchval("SHOW max_connections")) // share - 20, 20)
+    import asyncpg
+
+    most = min(max(int(await guard.fetchval("SHOW max_connections")) // share - 20, 20), MOST_CONNECTIONS)
     await guard.execute(f"CREATE ROLE \"{role}\" LOGIN PASSWORD '{password}' CONNECTION LIMIT {most}")
     try:
         if rights.superuser:
@@ -417,7 +424,8 @@ async def one_role(
             await guard.execute(f'GRANT "{role}" TO CURRENT_USER')
         yield role, password
     finally:
-        await _drop_role(guard, role)
+        with contextlib.suppress(asyncpg.PostgresError):  # a stranger found a way to hold on to it: for a later sweep
+            await _drop_role(guard, role)
 
 
 async def connect(
@@ -434,7 +442,8 @@ async def connect(
         database=database,
         ssl=source.address.tls or False,
         timeout=20,
-        server_settings={"application_name": "workbook"},
+        # a role may have another search_path set for itself, in which count() is a function of its own
+        server_settings={"application_name": "workbook", "search_path": "public"},
         statement_cache_size=0,
     )
 
@@ -447,6 +456,8 @@ async def sweep(guard: asyncpg.Connection[Any], maintenance: str) -> int:
         "AND s.description = $1",
         f"{MARK} {maintenance}",
     )
+    import asyncpg
+
     dropped = 0
     for (name,) in rows:
         key = _key(name[-16:])
@@ -460,7 +471,8 @@ async def sweep(guard: asyncpg.Connection[Any], maintenance: str) -> int:
         key = _key(role[-16:])
         if await guard.fetchval("SELECT pg_try_advisory_lock($1)", key):
             try:
-                await _drop_role(guard, role)
+                with contextlib.suppress(asyncpg.PostgresError):
+                    await _drop_role(guard, role)
             finally:
                 await guard.execute("SELECT pg_advisory_unlock($1)", key)
     return dropped

@@ -15,14 +15,17 @@ ERROR = re.compile(r"^(?:\s*[|+] )*(?P<error>[A-Za-z_][\w.]*(?:: .*)?)$")
 NOISE = re.compile(r'INFO:|\s*$|\s*File "<frozen ')
 """Uvicorn's ordinary life, and the import system's own frames."""
 
+LONGEST_LINE = 8_000
+"""Characters of a line of a log that are kept."""
+
 LOG_TAIL = 12
 """Lines of an app's log that are shown where there is no traceback of the learner's own."""
 
 
 def tail(log: str, root: Path) -> str:
     """The last lines of a log that say something; paths below `root` are shown relative to it."""
-    lines = [line.replace(f"{root}{os.sep}", "") for line in log.splitlines() if not NOISE.match(line)]
-    return "\n".join(lines[-LOG_TAIL:])
+    lines = [line for line in log.splitlines() if not NOISE.match(line)][-LOG_TAIL:]
+    return "\n".join(line[:LONGEST_LINE].replace(f"{root}{os.sep}", "") for line in lines)
 
 
 def places(log: str, folder: Path, root: Path, most: int = 3) -> list[Place]:

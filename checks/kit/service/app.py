@@ -325,10 +325,8 @@ async def _body(response: httpx.Response) -> bytes:
 
 
 def _text(body: bytes, encoding: str | None) -> str:
-    try:
-        return body.decode(encoding or "utf-8", errors="replace")
-    except LookupError:  # the app names one that nobody knows
-        return body.decode(errors="replace")
+    known = (encoding or "").lower() in ("latin-1", "iso-8859-1", "us-ascii", "ascii", "utf-16")
+    return body.decode(encoding if known and encoding else "utf-8", errors="replace")  # an app may name anything
 
 
 def _import_late_ones() -> None:

@@ -64,6 +64,7 @@ def _limit(order: Order) -> None:
         resource.RLIMIT_FSIZE: order.file_size,
         resource.RLIMIT_CPU: order.cpu,
         resource.RLIMIT_NPROC: order.processes,
+        resource.RLIMIT_NOFILE: order.files,
     }
     for kind, limit in wanted.items():
         if limit:

@@ -35,7 +35,9 @@ class ConfinedLauncher(WarmLauncher):
         )
         if not self._confinement.sandbox:
             return await super().launch(replace(order, pycache=""))
-        order = replace(order, processes=sandbox.PROCESSES, env={**order.env, **sandbox.environment()})
+        order = replace(
+            order, processes=sandbox.PROCESSES, files=sandbox.FILES, env={**order.env, **sandbox.environment()}
+        )
         with ExitStack() as stack:
             order, fds = _hand_in(order, stack)
             number = next(self._ids)

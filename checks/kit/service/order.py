@@ -20,7 +20,7 @@ class Order:
     `log` is a path, or `fd:N` as well.
     `command`, where set, is run instead of an app, as `python -m command[0] ...` would, and nothing listens.
     `memory` and `file_size` are bytes, `cpu` is seconds of processor time, `processes` counts those of the user,
-    threads too; 0 means no limit.
+    threads too, `files` are descriptors; 0 means no limit.
     """
 
     app: str
@@ -37,6 +37,7 @@ class Order:
     file_size: int = 256 << 20
     cpu: int = 120
     processes: int = 0
+    files: int = 0
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

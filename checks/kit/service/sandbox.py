@@ -35,9 +35,12 @@ kernel counts per account, such as processes, is then no matter between neighbou
 SCRATCH = 64 << 20
 """Bytes that fit into /tmp, and into /dev/shm."""
 
-MEMORY, FILE_SIZE, CPU, PROCESSES = 2 << 30, 32 << 20, 60, 64
-"""Limits of a process in here: bytes of address space, bytes of a file, seconds of processor time; and how many
-processes and threads there may be in all."""
+MEMORY, FILE_SIZE, CPU, FILES, PROCESSES = 2 << 30, 32 << 20, 60, 256, 64
+"""Limits of a process in here: bytes of address space, bytes of a file, seconds of processor time, descriptors; and
+how many processes and threads there may be in all."""
+
+UNIX, INET, INET6, NETLINK = 1, 2, 10, 16
+"""The families of sockets that there are inside."""
 
 TRIAL = "from checks.kit.service.sandbox import settle_in; settle_in(); import uvicorn"
 
@@ -45,7 +48,7 @@ DENIED = (
     # namespaces and mounts, in which limits could be left behind
     *("unshare", "setns", "mount", "umount2", "pivot_root", "chroot", "fsopen", "open_tree", "move_mount"),
     # memory that belongs to no process, so that nobody sees whose it is
-    *("memfd_create", "memfd_secret", "shmget"),
+    *("memfd_create", "memfd_secret", "shmget", "semget", "msgget", "mq_open"),
     # other processes, and what only the kernel's own tests should touch
     *("ptrace", "process_vm_readv", "process_vm_writev", "pidfd_getfd", "open_by_handle_at", "userfaultfd"),
     *("bpf", "perf_event_open", "io_uring_setup", "add_key", "keyctl", "request_key"),
@@ -126,6 +129,15 @@ def filtered() -> bytes:
     new_user = 0x10000000
     calls.add_rule(pyseccomp.ERRNO(errno.EPERM), "clone", pyseccomp.Arg(0, pyseccomp.MASKED_EQ, new_user, new_user))
     calls.add_rule(pyseccomp.ERRNO(errno.ENOSYS), "clone3")  # whose flags no filter sees; everybody falls back to clone
+    shared_and_anonymous = 0x21
+    calls.add_rule(
+        pyseccomp.ERRNO(errno.EPERM),
+        "mmap",
+        pyseccomp.Arg(3, pyseccomp.MASKED_EQ, shared_and_anonymous, shared_and_anonymous),
+    )
+    for family in sorted(set(range(UNIX, NETLINK + 1)) - {UNIX, INET, INET6, NETLINK}):
+        calls.add_rule(pyseccomp.ERRNO(errno.EAFNOSUPPORT), "socket", pyseccomp.Arg(0, pyseccomp.EQ, family))
+    calls.add_rule(pyseccomp.ERRNO(errno.EAFNOSUPPORT), "socket", pyseccomp.Arg(0, pyseccomp.GT, NETLINK))
     with tempfile.TemporaryFile() as file:
         calls.export_bpf(file)
         file.seek(0)
@@ -142,6 +154,7 @@ def command(confinement: Confinement, rest: list[str]) -> list[str]:
         *("--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
         *(("--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID") if as_root else _user()),
         *("--hostname", "bookshop", "--proc", "/proc", "--dev", "/dev"),
+        *("--ro-bind", "/dev/null", "/dev/zero"),  # which can be mapped as memory that belongs to nobody
         *_scratch("/dev/shm"),
         *_scratch("/tmp"),
         *_system(),

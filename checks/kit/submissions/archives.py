@@ -20,7 +20,7 @@ TABLE_BYTES = 16_000_000
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """Compressions that can be read a little at a time. Of bzip2 and LZMA, zipfile unpacks 4 KB at once: into gigabytes."""
 
-BROKEN = (zipfile.BadZipFile, RuntimeError, EOFError, OSError, ValueError, struct.error, zlib.error)
+BROKEN = (zipfile.BadZipFile, RuntimeError, EOFError, OSError, OverflowError, ValueError, struct.error, zlib.error)
 """What zipfile raises for a file that is damaged or made to do damage; an OSError is a place outside of the file."""
 
 

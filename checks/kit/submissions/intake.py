@@ -187,6 +187,8 @@ def _submission(hand_in: _HandIn, learner: str, lessons: Collection[int]) -> Sub
         return Submission(learner, hand_in.source, {}, (str(error),))
     except OSError as error:
         return Submission(learner, hand_in.source, {}, (f"It cannot be read: {clean(said(error))}.",))
+    except Exception as error:  # whatever is wrong with one must not keep the others from being read
+        return Submission(learner, hand_in.source, {}, (f"It cannot be read ({type(error).__name__}).",))
     if len(notes) > MOST_NOTES:
         notes = [*notes[:MOST_NOTES], f"{len(notes) - MOST_NOTES:,} more like these."]
     if not files:

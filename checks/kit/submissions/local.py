@@ -40,4 +40,6 @@ async def at(desk: Desk, unit: Unit) -> Mark | GraderFailed:
             return await desk.grade(unit)
         except GraderFailed as error:
             failure = error
+        except Exception as error:  # one unit, whatever it brings about, does not end the run of all
+            failure = GraderFailed(f"{type(error).__name__}: {error}")
     return failure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 from checks.kit.submissions.model import Mark
@@ -24,8 +25,8 @@ class Store:
         """Whole or not at all, also when the run is killed here."""
         path = self._path(unit)
         path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_suffix(".new")
-        fresh.write_text(json.dumps(to_dict(mark), indent=1, ensure_ascii=False), encoding="utf-8")
+        fresh = path.with_suffix(f".{os.getpid()}.new")  # two runs may share the folder
+        fresh.write_text(json.dumps(to_dict(mark), indent=1), encoding="utf-8")
         fresh.replace(path)
 
     def _path(self, unit: Unit) -> Path:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from checks.kit.postgres import Server
-from checks.kit.postgres.server import sweep
+from checks.kit.catalogue import ROOT
+from checks.kit.postgres import Server, find
+from checks.kit.postgres.embedded import raze
+from checks.kit.postgres.server import STRANGER
 
 if TYPE_CHECKING:
     import asyncpg
@@ -30,28 +33,38 @@ SIZES = """
       FROM pg_database WHERE starts_with(datname, 'workbook_')
 """
 
-LEAVE = """
-    SELECT count(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity
-     WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
+LEFT = f"""
+    SELECT (SELECT count(*) FROM pg_database WHERE starts_with(datname, 'workbook_'))
+         + (SELECT count(*) FROM pg_roles WHERE starts_with(rolname, '{STRANGER}'))
+         + (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid())
 """
+"""What there is on a desk's own server besides the warden."""
+
+LEAVING = 2.0
+"""Seconds in which backends whose client has gone may leave."""
 
 
 class Warden:
     """Watches the server, too, where it is the desk's own and everything on it belongs to one grading."""
 
-    def __init__(self, server: Server | None) -> None:
-        self._server = server
+    def __init__(self, server: Server, data: Path, environ: Mapping[str, str]) -> None:
+        self._server = server if server.own else None
+        self._first = server
+        self._data = data
+        self._environ = environ
         self._admin: asyncpg.Connection[Any] | None = None
 
     @classmethod
     @asynccontextmanager
-    async def watching(cls, server: Server) -> AsyncIterator[Warden]:
-        warden = cls(server if server.own else None)
+    async def watching(cls, server: Server, data: Path, environ: Mapping[str, str]) -> AsyncIterator[Warden]:
+        """`data` and `environ` are those by which the desk's own server is found."""
+        warden = cls(server, data, environ)
         try:
             yield warden
         finally:
-            if warden._admin is not None:
-                await warden._admin.close()
+            warden._hang_up()
+            if warden._server is not None and warden._server is not server:
+                warden._server.close()
 
     async def guard(self, pid: int) -> str:
         """Comes back when the grader, or what runs for it, takes more than it may; says what."""
@@ -62,11 +75,37 @@ class Warden:
             if (await self._ask(SIZES) or 0) > DATABASES:
                 return f"it filled more than {DATABASES >> 30} GB of the database"
 
-    async def clear(self) -> None:
-        """Ends what a grader that was stopped left on the server, before anybody else pays for it."""
-        await self._ask(LEAVE)
+    async def clear(self, *, stopped: bool) -> None:
+        """Sees to it that a unit has left nothing on the server for which another one would pay.
+
+        A grader clears up behind itself. Where it was stopped, or somebody found a way to hold on to a database,
+        a role or a backend, the server is killed and made anew.
+        """
+        if self._server is None:
+            return
+        if stopped or not await self._left_alone():
+            await self._renew()
+
+    async def _left_alone(self) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LEAVING):
+                while await self._ask(LEFT) != 0:  # noqa: ASYNC110  nobody tells when a backend has gone
+                    await asyncio.sleep(0.02)
+                return True
+        return False
+
+    async def _renew(self) -> None:
+        self._hang_up()
+        await asyncio.to_thread(raze, self._data)
+        fresh = await asyncio.to_thread(find, ROOT, self._environ)
+        if self._server is not None and self._server is not self._first:
+            self._server.close()
+        self._server = fresh
+
+    def _hang_up(self) -> None:
         if self._admin is not None:
-            await sweep(self._admin, "postgres")
+            self._admin.terminate()
+            self._admin = None
 
     async def _ask(self, sql: str) -> Any:
         """The answer of the desk's own server; None if there is none, or nobody answers just now."""
