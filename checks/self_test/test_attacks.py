@@ -382,7 +382,7 @@ def test_neighbours_notice_nothing(marks: dict[str, list[Mark]]) -> None:
 
 
 @pytest.mark.parametrize("name", [*HOSTILE, *(f"{name}, on the broken lesson" for name in SIDE_JOBS), "endless body",
-                                  "endless request", "its own grader"])  # fmt: skip
+                                  "endless request", "strange letters", "its own grader"])  # fmt: skip
 def test_no_attack_raises_a_grade(marks: dict[str, list[Mark]], name: str) -> None:
     [mark] = marks[name]
     allowed = {entry.name for entry in LESSON.checks if entry.unsolved == "passes"}
