@@ -108,7 +108,8 @@ def page(book: Gradebook, told: Tellings | None = None) -> str:
         watch=_watch(book, learners),
         everything=sum(graded.passed == book.total for graded in book.graded) if book.total else 0,
         middle=median(graded.passed for graded in book.graded) if book.graded else 0,
-        seconds=sum(graded.seconds for graded in book.graded),
+        # the same files are graded once, whoever handed them in
+        seconds=sum({id(mark): mark.seconds for one in book.graded for mark in one.marks.values()}.values()),
         unguarded="limits only" in book.isolation.casefold(),
         names_at_first=NAMES_AT_FIRST,
     )
@@ -186,10 +187,10 @@ def _watch(book: Gradebook, learners: Sequence[Learner]) -> dict[str, list[tuple
             for handed in one.stopped
             if handed.mark
         ],
-        "Nothing handed in": [(one, "") for one in learners if not one.handed_in],
+        "Nothing that could be graded": [(one, "") for one in learners if not one.handed_in],
         "Far behind the room": [(one, f"{one.graded.passed} of {book.total}") for one in behind],
-        "Noted at what was handed in": [
-            (one, insight.shortened(one.notes[0], LONGEST_TIP)) for one in learners if one.notes
+        "Notes on what was handed in": [
+            (one, insight.shortened(" ".join(one.notes), LONGEST_TIP)) for one in learners if one.notes
         ],
     }
     return {why: members for why, members in groups.items() if members}
