@@ -15,7 +15,7 @@ import pytest
 from checks.kit import catalogue
 from checks.kit.catalogue import ROOT
 from checks.kit.progress import Progress
-from checks.kit.report.model import Crossing, Finding, Outcome, Refuted, Report, Result
+from checks.kit.report.model import STUMBLED, Crossing, Finding, Outcome, Refuted, Report, Result
 from checks.kit.report.places import places, tail
 from checks.kit.run import Run
 from checks.kit.service import AppDidNotStart, NoAnswer, UnexpectedAnswer
@@ -188,7 +188,7 @@ def explain(error: BaseException) -> Finding:
     if isinstance(error, TimeoutError):
         return Finding("The check did not come to an end within a minute.", "Find what the app waits for.")
     return Finding(
-        f"The check itself stumbled: {type(error).__name__}: {error}",
+        f"{STUMBLED}: {type(error).__name__}: {error}",
         "This is a fault of the check or of the machine, not of your code. Please report it with the lines above.",
     )
 

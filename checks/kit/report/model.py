@@ -6,6 +6,9 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
+STUMBLED = "The check itself stumbled"
+"""Begins what is said of an error that no check foresees."""
+
 
 class Outcome(StrEnum):
     PASSED = "passed"

@@ -62,14 +62,12 @@ class Desk:
         finally:
             shutil.rmtree(root, ignore_errors=True)
         await self._warden.clear(stopped=bool(stopped))
-        if report is None:
-            if not stopped:
-                raise GraderFailed(said)
-            report = Report(lesson.number, lesson.title, "")
+        report = report or Report(lesson.number, lesson.title, "")
+        if not stopped and len(report.results) < len(lesson.checks):
+            raise GraderFailed(said)
         relative = _relative(report, root)
         relative.target = f"lessons/{lesson.name}"
-        finished = complete(relative, lesson, stopped or "the grader to come that far")
-        return Mark(finished, round(time.perf_counter() - began, 1), stopped)
+        return Mark(complete(relative, lesson, stopped), round(time.perf_counter() - began, 1), stopped)
 
     async def _run(self, lesson: Lesson, folder: Path, number: int) -> tuple[Report | None, str, str]:
         """The report as far as it got, why it got no further, and what the grader printed."""
@@ -181,8 +179,11 @@ def _lay_out(root: Path, lesson: Lesson, unit: Unit) -> Path:
     """
     folder = root / "lessons" / lesson.name
     ours = lesson.folder / lesson.schema
-    own = {lesson.schema: ours.read_bytes()} if ours.is_file() and lesson.schema not in lesson.edit else {}
-    for name, content in {**unit.files, **own}.items():
+    files = dict(unit.files)
+    if ours.is_file() and lesson.schema not in lesson.edit:
+        files = {name: content for name, content in files.items() if not name.startswith(f"{lesson.schema}/")}
+        files[lesson.schema] = ours.read_bytes()
+    for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)

@@ -11,7 +11,7 @@ from checks.kit.submissions.model import Mark
 from checks.kit.submissions.units import Rules, Unit
 
 TRIES = 2
-"""How often a unit is begun whose grader, not its app, failed."""
+"""How often a unit is begun whose grader, not its app, seems to have failed."""
 
 Tell = Callable[[Unit, Mark | GraderFailed], None]
 
@@ -33,13 +33,15 @@ async def grade_here(units: Sequence[Unit], rules: Rules, tell: Tell, *, jobs: i
 
 
 async def at(desk: Desk, unit: Unit) -> Mark | GraderFailed:
-    """Grades a unit, once more if the grader failed."""
-    failure = GraderFailed("")
+    """Grades a unit, once more if the grader failed or a check stumbled, which may be the machine's fault."""
+    came: Mark | GraderFailed = GraderFailed("")
     for _ in range(TRIES):
         try:
-            return await desk.grade(unit)
+            came = await desk.grade(unit)
         except GraderFailed as error:
-            failure = error
+            came = error
         except Exception as error:  # one unit, whatever it brings about, does not end the run of all
-            failure = GraderFailed(f"{type(error).__name__}: {error}")
-    return failure
+            came = GraderFailed(f"{type(error).__name__}: {error}")
+        if isinstance(came, Mark) and not came.stumbled:
+            break
+    return came

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from checks.kit.catalogue import Lesson
-from checks.kit.report.model import Outcome, Report, Result
+from checks.kit.report.model import STUMBLED, Outcome, Report, Result
 
 Files = Mapping[str, bytes]
 """A lesson's files as they were handed in: the path below the lesson's folder, with `/`, and the content."""
@@ -41,6 +41,12 @@ class Mark:
     @property
     def total(self) -> int:
         return len(self.report.results)
+
+    @property
+    def stumbled(self) -> bool:
+        """Whether a check met what it has no words for."""
+        findings = [result.finding for result in self.report.results]
+        return any(finding is not None and finding.happened.startswith(STUMBLED) for finding in findings)
 
 
 @dataclass(slots=True)
