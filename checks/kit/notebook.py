@@ -224,7 +224,7 @@ class Verdicts:
             terminal.line(out, result)
         terminal.verdicts(out, self.report, in_full=False)
         if not self.running:
-            terminal.summary(out, self.report, next_step(self.report))
+            terminal.summary(out, self.report, next_step(self.report), self.total)
         return str(out.file.getvalue())  # type: ignore[attr-defined]
 
 

@@ -93,6 +93,14 @@ class Report:
     def passed(self) -> bool:
         return bool(self.results) and all(result.outcome is Outcome.PASSED for result in self.results)
 
+    def tally(self, total: int = 0) -> str:
+        """How many checks pass, of `total` where fewer than these have run."""
+        ran = len(self.results)
+        missing = self.count(Outcome.BLOCKED) + max(total - ran, 0)
+        return f"{self.count(Outcome.PASSED)} of {max(ran, total)} checks pass" + (
+            f", {missing} not run" if missing else ""
+        )
+
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> Report:
         """The report that `to_dict` took apart."""

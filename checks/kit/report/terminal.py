@@ -127,15 +127,11 @@ def verdict(
     _text(out, f"workbook hint {report.lesson} {result.name}", style="cyan")
 
 
-def summary(out: Console, report: Report, next_file: str) -> None:
-    """The last line: how many pass, and what to open next."""
+def summary(out: Console, report: Report, next_file: str, total: int = 0) -> None:
+    """The last line: how many of `total` pass (of those that ran, if left out), and what to open next."""
     out.print()
-    passed, total = report.count(Outcome.PASSED), len(report.results)
     style = "bold green" if report.passed else "bold"
-    text = f"Lesson {report.lesson:02} · {passed} of {total} checks pass"
-    if blocked := report.count(Outcome.BLOCKED):
-        text += f", {blocked} not run"
-    out.print(text, style=style)
+    out.print(f"Lesson {report.lesson:02} · {report.tally(total)}", style=style)
     label = "Next" if report.passed else "Open"
     out.print(f"{label}: {next_file}", style=link(next_file.partition(":")[0]), soft_wrap=True)
     if report.passed:
