@@ -386,6 +386,8 @@ def test_neighbours_notice_nothing(marks: dict[str, list[Mark]]) -> None:
 def test_no_attack_raises_a_grade(marks: dict[str, list[Mark]], name: str) -> None:
     [mark] = marks[name]
     allowed = {entry.name for entry in LESSON.checks if entry.unsolved == "passes"}
+    if name == "strange letters":
+        allowed = {"test_it_leaves_when_asked"}  # an app of a few lines of its own, which does
     assert passed(mark) <= allowed, story(mark)
     assert mark.total == len(LESSON.checks)
 

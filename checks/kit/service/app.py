@@ -30,6 +30,9 @@ LONGEST_BODY = 64 << 20
 
 PROBE_LOGGED = "WARNING:  Invalid HTTP request received.\n"
 
+INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SYSTEMROOT", "VIRTUAL_ENV")
+"""What an app gets of the grader's own environment."""
+
 _numbers = itertools.count(1)
 
 
@@ -375,8 +378,7 @@ class _Ready:
 
 def environment(env: Mapping[str, str]) -> dict[str, str]:
     """What an app gets to see: enough to run, nothing of the grader's own settings."""
-    kept = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SYSTEMROOT", "VIRTUAL_ENV")
-    return {name: os.environ[name] for name in kept if name in os.environ} | {"PYTHONUNBUFFERED": "1"} | dict(env)
+    return {name: os.environ[name] for name in INHERITED if name in os.environ} | {"PYTHONUNBUFFERED": "1"} | dict(env)
 
 
 def text_of(path: Path) -> str:

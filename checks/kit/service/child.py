@@ -23,7 +23,10 @@ from checks.kit.service.order import FD, Order, bind, connect, number_of, split
 
 def run(order: Order) -> None:
     """Takes over environment, folder, output and limits, then serves until told to stop."""
-    log = number_of(order.log) if order.log.startswith(FD) else open_log(order.log)
+    try:
+        log = number_of(order.log) if order.log.startswith(FD) else open_log(order.log)
+    except FileNotFoundError:  # whoever asked for this has gone, and the folder with it
+        raise SystemExit(1) from None
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)

@@ -13,6 +13,7 @@ from typing import Any
 
 from checks.kit import head_start
 from checks.kit.service import sandbox
+from checks.kit.service.app import INHERITED
 from checks.kit.service.child import open_log
 from checks.kit.service.journal import Journal
 from checks.kit.service.launcher import Process, WarmLauncher
@@ -35,9 +36,8 @@ class ConfinedLauncher(WarmLauncher):
         )
         if not self._confinement.sandbox:  # compiled files of a stranger's go nowhere that the grader reads
             return await super().launch(replace(order, pycache=str(self._journal.scratch / "pycache")))
-        order = replace(
-            order, processes=sandbox.PROCESSES, files=sandbox.FILES, env={**order.env, **sandbox.environment()}
-        )
+        env = {name: value for name, value in order.env.items() if name not in INHERITED} | sandbox.environment()
+        order = replace(order, processes=sandbox.PROCESSES, files=sandbox.FILES, env=env)
         with ExitStack() as stack:
             order, fds = _hand_in(order, stack)
             number = next(self._ids)
