@@ -24,6 +24,7 @@ PRELOAD = (
     "rich.console",
     "checks.kit.plugin",
     "checks.kit.live",
+    "checks.kit.service.confined",
     "checks.kit.shop",
     "checks.kit.verdicts",
     "checks.kit.wire",

@@ -186,11 +186,12 @@ def _summary(console: Console, marking: Marking, book: Gradebook, out: Path, sec
         names = ", ".join(terminal.printable(name[:30]) for name in empty[:MOST_NOTES])
         more = f" and {len(empty) - MOST_NOTES} more" if len(empty) > MOST_NOTES else ""
         console.print(f"Nothing that could be graded came from {names}{more}; the page says why.", soft_wrap=True)
-    for key, said in marking.failed.items():
+    for key, said in list(marking.failed.items())[:MOST_NOTES]:
         names = ", ".join(terminal.printable(name) for name in marking.learners(key))
         last = terminal.printable(said.splitlines()[-1][:200]) if said else "it said nothing"
         console.print(f"Not graded, by no fault of theirs: {names} ({last}).", style="bold red", soft_wrap=True)
     if marking.failed:
-        console.print("Run the same command again: only what is missing is graded.", style="bold")
+        missing = counted(len(marking.failed), "lesson")
+        console.print(f"Missing: {missing}. Run the same command again: only that is graded.", style="bold")
     page = out / "index.html"
     console.print(f"Open: {page}", style=f"link {page.resolve().as_uri()}", soft_wrap=True)
