@@ -449,6 +449,6 @@ def test_nothing_is_left_running_or_lying_about(marks: dict[str, list[Mark]]) ->
     assert marks
     left = [process for process in psutil.process_iter(["cmdline"]) if "--confined" in (process.info["cmdline"] or [])]
     assert not [process for process in left if process.ppid() in (1, os.getpid())]
-    records = [path for path in (STATE / "run").glob(f"{os.getpid()}-*.run")]
+    records = list((STATE / "run").glob(f"{os.getpid()}-*.run"))
     folders = [Path(path.read_text().splitlines()[1]) for path in records]  # of runs of this process that still go on
     assert not [unit for folder in folders for unit in folder.glob("unit-*")]
