@@ -37,10 +37,7 @@ async def tour(run: Run, lesson: Lesson, folder: Path) -> list[Cost]:
 
     Each request is sent twice and the second one is counted: what only a first connection does is left out.
     """
-    stage = Stage(run, lesson, folder)
-    stage.set(with_app=True)
-    try:
-        await stage.ready()
+    async with Stage(run, lesson, folder) as stage:
         app = await stage.launch()
         await fill(Shop(stage.database))
         costs = []
@@ -63,5 +60,3 @@ async def tour(run: Run, lesson: Lesson, folder: Path) -> list[Cost]:
                 )
             )
         return costs
-    finally:
-        await stage.clear()

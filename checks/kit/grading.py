@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,21 +13,16 @@ import pytest
 
 from checks.kit import catalogue
 from checks.kit.catalogue import ROOT
+from checks.kit.play import Played, begun, explain, fail
+from checks.kit.programme import Programme, check_of, needs
 from checks.kit.progress import Progress
-from checks.kit.report.model import STUMBLED, Crossing, Finding, Outcome, Refuted, Report, Result
-from checks.kit.report.places import places, tail
+from checks.kit.report.model import Outcome, Report
 from checks.kit.run import Run
-from checks.kit.service import AppDidNotStart, NoAnswer, UnexpectedAnswer
-from checks.kit.stage import Stage
+from checks.kit.service import AppDidNotStart
 from checks.kit.targets import lesson_folder, shown
 
 if TYPE_CHECKING:
     from checks.kit.live import Sender
-    from checks.kit.wire import Recording
-
-
-MOST_CROSSINGS, LONGEST_TEXT = 2_000, 2_000
-"""Statements of a verdict, and characters of one or of what happened: whoever writes them may have no measure."""
 
 
 class Grading:
@@ -40,19 +34,16 @@ class Grading:
         self.report_json: str | None = None
         self.live: Sender | None = None
         self.reports: dict[int, Report] = {}
-        self.next_item: pytest.Item | None = None
-        self.stage: Stage | None = None
-        self._waiting: tuple[pytest.Item, Stage] | None = None
-        self._clearing: list[asyncio.Future[None]] = []
-        self._no_start: dict[int, str] = {}
+        self._loop = asyncio.Runner()
+        self._programme: Programme | None = None
+        self._no_start: set[int] = set()
         self._progress = Progress()
         self._pid = os.getpid()
 
     def begin(self, lesson: str, item: pytest.Item) -> None:
         self.lesson = catalogue.lesson(lesson)
         self.folder = lesson_folder(self.target, self.lesson)
-        self.stage = None
-        self.result = Result(name=item.name, title=_title(item))
+        self.result = begun(check_of(item))
         number = self.lesson.number
         if number not in self.reports:
             notebook = shown(self.lesson.notebook) if self.lesson.notebook.is_file() else ""
@@ -62,83 +53,49 @@ class Grading:
         if self.live:
             self.live.check(self.result)
 
-    def stage_for(self, item: pytest.Item) -> Stage:
-        """The stage that was being set for this check, or a new one."""
-        waiting, self._waiting = self._waiting, None
-        if waiting is not None and waiting[0] is item:
-            stage = waiting[1]
-        else:
-            stage = self._set_stage(item)
-            self._cast_off(waiting)
-        self.stage = stage
-        self.result.did = stage.did
-        return stage
+    def turn(self, item: pytest.Item) -> None:
+        """The running check's result. Raises what ended the check, and PostgresUnavailable."""
+        played = self._loop.run(self._played(item))
+        self.result = played.result
+        self._note_server()
+        if isinstance(played.error, AppDidNotStart):
+            self._no_start.add(self.lesson.number)
+        if played.error is not None:
+            raise played.error
 
-    def note_server(self) -> None:
-        """The report names the server as soon as there is one; nothing waits for it."""
+    def _note_server(self) -> None:
         if not self.report.postgres:
             self.report.postgres = self.run.server().summary
             if self.live:
                 self.live.lesson(self.report)
 
-    def set_next(self) -> None:
-        """Begins to set the stage of the next check, unless what it needs has failed already."""
-        if self.next_item is not None and not self.startup_failure():
-            self._waiting = self.next_item, self._set_stage(self.next_item)
-
-    def _set_stage(self, item: pytest.Item) -> Stage:
-        lesson = catalogue.lesson(item.path.parent.name)
-        stage = Stage(self.run, lesson, lesson_folder(self.target, lesson))
-        stage.set(with_app="app" in getattr(item, "fixturenames", ()))
-        return stage
-
-    def _cast_off(self, waiting: tuple[pytest.Item, Stage] | None) -> None:
-        if waiting is not None:
-            self._clearing.append(asyncio.ensure_future(waiting[1].clear()))
-
-    async def clear(self) -> None:
-        """Clears stages that were set for checks that did not run after all."""
-        self._cast_off(self._waiting)
-        await asyncio.gather(*self._clearing)
+    async def _played(self, item: pytest.Item) -> Played:
+        if self._programme is None:
+            self._programme = Programme(item.session.items, self.run, self.target)
+        return await self._programme.played(item)
 
     @property
     def report(self) -> Report:
         """The running lesson's report."""
         return self.reports[self.lesson.number]
 
-    def not_passed(self, name: str) -> str:
-        """The title of the needed check if it did not pass; empty if it did, or is not part of this run."""
-        for result in self.reports[self.lesson.number].results:
-            if result.name == name and result.outcome is not Outcome.PASSED:
+    def blocker(self, item: pytest.Item) -> str:
+        """What this check waits for in vain; empty if it can be played. What is not part of this run blocks nothing."""
+        for result in self.report.results:
+            if result.name in needs(item) and result.outcome is not Outcome.PASSED:
                 return result.title
-        return ""
-
-    def startup_failure(self) -> str:
-        return self._no_start.get(self.lesson.number, "")
+        return "an app that starts" if self.lesson.number in self._no_start else ""
 
     def record(self, call: pytest.CallInfo[None]) -> None:
-        """Turns what pytest saw of one phase of a check into our result."""
-        result = self.result
-        result.seconds += call.duration
-        if call.excinfo is None or result.outcome is not Outcome.PASSED:
+        """Takes in what pytest saw of one phase of a check; what ended the check itself is known already."""
+        if call.excinfo is None or self.result.outcome is not Outcome.PASSED:
             return
         error = call.excinfo.value
         if isinstance(error, pytest.skip.Exception):
-            result.outcome = Outcome.BLOCKED
-            result.blocked_by = str(error.msg)
-            return
-        result.outcome = Outcome.FAILED
-        finding = explain(error)
-        result.finding = replace(finding, happened=finding.happened[:LONGEST_TEXT])
-        if isinstance(error, AppDidNotStart):
-            self._no_start[self.lesson.number] = "an app that starts"
-        app = self.stage.app if self.stage else None
-        printed = app.log if app else self.stage.printed if self.stage else ""
-        log = error.log if isinstance(error, AppDidNotStart) else printed
-        result.places = places(log, self.folder, ROOT)
-        if not result.places or isinstance(error, AppDidNotStart):
-            result.log = tail(log, ROOT)
-        result.wire = crossings(self.stage.seen) if self.stage else []
+            self.result.outcome = Outcome.BLOCKED
+            self.result.blocked_by = str(error.msg)
+        else:
+            fail(self.result, error)
 
     def text(self, error: BaseException) -> str:
         """What JUnit and pytest's own output say about a failed check."""
@@ -160,56 +117,16 @@ class Grading:
             Path(self.report_json).write_text(text + "\n", encoding="utf-8")
 
     def close(self) -> None:
-        if os.getpid() == self._pid:
+        """Ends what was played for nothing after all, and lets go of everything."""
+        if os.getpid() != self._pid:
+            return
+        try:
+            self._loop.run(self._clear())
+        finally:
+            self._loop.close()
             self.run.close()
 
-
-def explain(error: BaseException) -> Finding:
-    """A finding for whatever ended a check."""
-    from checks.kit.wire import NeverArrived, NotSettled
-
-    if isinstance(error, Refuted):
-        return error.finding
-    if isinstance(error, AppDidNotStart):
-        return Finding(str(error), "Every other check needs a running app. The log below says what stopped it.")
-    if isinstance(error, NoAnswer):
-        return Finding(
-            str(error), "A client that waits for ever is a client that is lost: find what the app waits for."
-        )
-    if isinstance(error, UnexpectedAnswer):
-        return Finding(str(error), "The ticket says what this endpoint answers; other services read these fields.")
-    if isinstance(error, NeverArrived):
-        return Finding(str(error), "The check waits for this on the wire, and the app did something else instead.")
-    if isinstance(error, NotSettled):
-        return Finding(
-            str(error),
-            "A transaction that stays open keeps its locks and its connection, long after the client has gone.",
-        )
-    if isinstance(error, TimeoutError):
-        return Finding("The check did not come to an end within a minute.", "Find what the app waits for.")
-    return Finding(
-        f"{STUMBLED}: {type(error).__name__}: {error}",
-        "This is a fault of the check or of the machine, not of your code. Please report it with the lines above.",
-    )
-
-
-def crossings(seen: Recording | None) -> list[Crossing]:
-    """The recorded statements for a reader: without the driver's own, connections counted from 1."""
-    numbers: dict[int, int] = {}
-    shown = []
-    for statement in (seen.story if seen else [])[-MOST_CROSSINGS:]:
-        number = numbers.setdefault(statement.connection, len(numbers) + 1)
-        if statement.error:
-            result = statement.error.message
-        elif statement.finished is None:
-            result = "no answer yet"
-        else:
-            result = f"{statement.rows} rows" if statement.rows else "ok"
-        text = " ".join(statement.text[: 2 * LONGEST_TEXT].split())
-        shown.append(Crossing(number, text[:LONGEST_TEXT], result[:LONGEST_TEXT]))
-    return shown
-
-
-def _title(item: pytest.Item) -> str:
-    function = getattr(item, "function", None)
-    return catalogue.sentence(getattr(function, "__doc__", None) or item.name)
+    async def _clear(self) -> None:
+        if self._programme is not None:
+            await self._programme.close()
+        await self.run.aclose()

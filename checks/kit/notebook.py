@@ -69,14 +69,9 @@ async def scene(
     """
     lesson = catalogue.lesson(number)
     with tempfile.TemporaryDirectory(prefix="notebook-") as scratch:
-        stage = Stage(_run(), lesson, _folder(number, target, Path(scratch)))
-        stage.set(with_app=False)
-        try:
-            await stage.ready()
+        async with Stage(_run(), lesson, _folder(number, target, Path(scratch))) as stage:
             app = await stage.launch(env)
             yield Scene(app, stage.wire, Shop(stage.database))
-        finally:
-            await stage.clear()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +97,8 @@ async def desk(number: int, target: str = "lessons") -> AsyncIterator[Desk]:
     """A database and a command line in the folder of a lesson: yours, the solution's, or a variant's."""
     lesson = catalogue.lesson(number)
     with tempfile.TemporaryDirectory(prefix="notebook-") as scratch:
-        stage = Stage(_run(), lesson, _folder(number, target, Path(scratch)))
-        stage.set(with_app=False)
-        try:
-            await stage.ready()
+        async with Stage(_run(), lesson, _folder(number, target, Path(scratch))) as stage:
             yield Desk(stage.wire, Shop(stage.database), stage)
-        finally:
-            await stage.clear()
 
 
 async def log_of_start(number: int, target: str = "lessons", *, env: dict[str, str | None]) -> str:

@@ -16,25 +16,17 @@ if head_start.grades(sys.argv[1:]):
 
 import asyncio
 import errno
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+import functools
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from checks.kit import catalogue
+from checks.kit import catalogue, parts
 from checks.kit.grading import Grading
+from checks.kit.postgres.errors import PostgresUnavailable
+from checks.kit.programme import lesson_name
 from checks.kit.targets import find_target
-
-if TYPE_CHECKING:
-    from checks.kit.run import Run
-    from checks.kit.service import App, Done
-    from checks.kit.shop import Shop
-    from checks.kit.stage import Stage
-    from checks.kit.wire import Wire
-
-CHECK_LIMIT = 60.0
-"""Seconds after which a check counts as hung; a bound for failures, not a measurement."""
 
 grading_key = pytest.StashKey[Grading]()
 
@@ -69,6 +61,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config, args: list[str]) 
 @pytest.hookimpl(trylast=True)  # pytest's own reporter, which ours replaces, must be there
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs(*checks): not run unless these checks of the lesson passed")
+    config.addinivalue_line("markers", "alone: measures time, so no other check runs meanwhile")
     if config.option.collectonly or config.option.help:
         return
     grading = config.stash.get(grading_key, None)
@@ -95,23 +88,35 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         grading.close()
 
 
-def pytest_pycollect_makeitem(collector: pytest.Collector, name: str, obj: object) -> None:
-    """Every asynchronous check gets a time limit, so that an app that hangs cannot hang the grader."""
-    if name.startswith("test_") and asyncio.iscoroutinefunction(obj) and catalogue_name(collector.path):
-        import functools
+class Checks(pytest.Module):
+    """The checks of a lesson. What pytest calls instead of each is whoever knows how it went."""
 
-        @functools.wraps(obj)
-        async def limited(*args: Any, **kwargs: Any) -> None:
-            async with asyncio.timeout(CHECK_LIMIT):
-                await obj(*args, **kwargs)
+    def collect(self) -> Iterable[pytest.Item | pytest.Collector]:
+        for name, check in list(vars(self.obj).items()):
+            if name.startswith("test_") and asyncio.iscoroutinefunction(check):
+                try:
+                    parts.names(check)
+                except parts.UnknownPart as error:
+                    raise self.CollectError(str(error)) from None
+                setattr(self.obj, name, _in_turn(check))
+        return super().collect()
 
-        setattr(collector.obj, name, limited)  # type: ignore[attr-defined]
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> Checks | None:
+    return Checks.from_parent(parent, path=module_path) if lesson_name(module_path) else None
 
 
-def catalogue_name(path: Path) -> str | None:
-    """`lesson_04` for a file below checks/lesson_04, else None."""
-    inside = path.relative_to(catalogue.ROOT).parts if path.is_relative_to(catalogue.ROOT) else ()
-    return inside[1] if len(inside) > 2 and inside[0] == "checks" and inside[1].startswith("lesson_") else None
+def _in_turn(check: parts.Check) -> Callable[[pytest.FixtureRequest], None]:
+    @functools.wraps(check)
+    def turn(request: pytest.FixtureRequest) -> None:
+        try:
+            request.config.stash[grading_key].turn(request.node)
+        except PostgresUnavailable as error:
+            pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
+
+    del turn.__wrapped__  # or pytest takes the check's parameters for fixtures
+    turn.check = check  # type: ignore[attr-defined]
+    return turn
 
 
 def pytest_collection_finish() -> None:
@@ -121,24 +126,14 @@ def pytest_collection_finish() -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     grading = item.config.stash.get(grading_key, None)
-    lesson = catalogue_name(item.path)
+    lesson = lesson_name(item.path)
     if grading is None or lesson is None:
         return
     grading.begin(lesson, item)
     # the verdict is ours to tell; pytest's own would parse sources and quote the check's code
     item.repr_failure = lambda excinfo, style=None: grading.text(excinfo.value)  # type: ignore[method-assign]
-    for mark in item.iter_markers("needs"):
-        for name in mark.args:
-            if blocker := grading.not_passed(name):
-                pytest.skip(blocker)
-    if blocker := grading.startup_failure():
+    if blocker := grading.blocker(item):
         pytest.skip(blocker)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    if (grading := item.config.stash.get(grading_key, None)) is not None:
-        grading.next_item = nextitem if nextitem is not None and catalogue_name(nextitem.path) else None
 
 
 @pytest.hookimpl(wrapper=True)
@@ -147,91 +142,7 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     grading = item.config.stash.get(grading_key, None)
-    if grading is not None and catalogue_name(item.path):
+    if grading is not None and lesson_name(item.path):
         grading.record(call)
+        report.duration = grading.result.seconds if call.when == "call" else 0.0  # it was played ahead
     return report
-
-
-@pytest.fixture(scope="session")
-async def run(request: pytest.FixtureRequest) -> AsyncIterator[Run]:
-    """The run of the kit that this pytest process holds."""
-    grading = request.config.stash.get(grading_key, None)
-    if grading is not None:
-        yield grading.run
-        await grading.clear()
-        await grading.run.aclose()
-        return
-    from checks.kit.run import Run
-
-    own = Run()
-    try:
-        yield own
-        await own.aclose()
-    finally:
-        own.close()
-
-
-@pytest.fixture
-def grading(request: pytest.FixtureRequest) -> Grading:
-    return request.config.stash[grading_key]
-
-
-@pytest.fixture
-async def stage(run: Run, grading: Grading, request: pytest.FixtureRequest) -> AsyncIterator[Stage]:
-    """This check's stage; the next check's is being set meanwhile."""
-    stage = grading.stage_for(request.node)
-    grading.set_next()
-    try:
-        await stage.ready()
-    except Exception as error:
-        await stage.clear()
-        from checks.kit.postgres import PostgresUnavailable
-
-        if isinstance(error, PostgresUnavailable):
-            pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
-        raise
-    grading.note_server()
-    yield stage
-    await stage.clear()
-
-
-@pytest.fixture
-def wire(stage: Stage) -> Wire:
-    """The tap between app and PostgreSQL: watches, holds, delays and cuts."""
-    return stage.wire
-
-
-@pytest.fixture
-def shop(stage: Stage) -> Shop:
-    """The Bookshop's database, empty: puts rows in and looks at what is there."""
-    from checks.kit.shop import Shop
-
-    return Shop(stage.database, stage.note)
-
-
-@pytest.fixture
-def launch(stage: Stage) -> Callable[..., Awaitable[App]]:
-    """Starts the app with settings of the check's own: `app = await launch(env={...}, workers=2)`.
-
-    A None in `env` leaves that variable out. Raises AppDidNotStart with the app's log.
-    """
-    return stage.launch
-
-
-@pytest.fixture
-def alembic(stage: Stage) -> Callable[..., Awaitable[Done]]:
-    """Runs Alembic as the learner would, in the lesson's folder: `done = await alembic("upgrade", "head")`.
-
-    `done.ok`, `done.output`; with `password=` it logs in with that one. See Stage.command.
-    """
-
-    async def alembic(*arguments: str, password: str | None = None) -> Done:
-        return await stage.command("alembic", *arguments, password=password)
-
-    return alembic
-
-
-@pytest.fixture
-async def app(stage: Stage) -> App:
-    """The learner's app, freshly started, ready for requests."""
-    return await stage.launch()

@@ -1,18 +1,14 @@
-"""Everything one check plays on: a fresh database, a tap, and usually a running app.
-
-While a check runs, the stage of the next one is already being set, so that its app starts on the other core.
-"""
+"""Everything one check plays on: a fresh database, a tap, and usually a running app."""
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-from checks.kit.service import App, AppDidNotStart, Done
+from checks.kit.service import App, Done
 
 if TYPE_CHECKING:
     from checks.kit.catalogue import Lesson
@@ -25,7 +21,10 @@ MANY = 6
 
 
 class Stage:
-    """`did` is what happened on it so far, in sentences; `seen` what crossed its tap; `printed` the last command."""
+    """To be used with `async with`; at the end the apps end, the tap closes and the database is given back.
+
+    `did` is what happened on it so far, in sentences; `seen` what crossed its tap; `printed` the last command.
+    """
 
     wire: Wire
     database: Database
@@ -37,41 +36,30 @@ class Stage:
         self.seen: Recording | None = None
         self._run = run
         self._lesson = lesson
-        self._folder = folder
+        self.folder = folder
         self._stack = AsyncExitStack()
-        self._started: App | AppDidNotStart | None = None
-        self._setting: asyncio.Task[None] | None = None
 
-    def set(self, *, with_app: bool) -> None:
-        """Begins to set the stage, with an app of ordinary settings if `with_app`."""
-        self._setting = asyncio.create_task(self._set(with_app))
+    async def __aenter__(self) -> Self:
+        async with self._stack:
+            databases = await self._run.databases(self._lesson, self.folder)
+            self.database = await databases.fresh()
+            self._stack.callback(databases.give_back, self.database)
+            self.wire = await self._stack.enter_async_context(self._run.tap())
+            self.wire.subscribe(self._heard)
+            self.seen = self._stack.enter_context(self.wire.watching())
+            self._stack = self._stack.pop_all()
+        return self
 
-    async def ready(self) -> None:
-        assert self._setting is not None
-        await self._setting
-
-    async def _set(self, with_app: bool) -> None:
-        databases = await self._run.databases(self._lesson, self._folder)
-        self.database = await databases.fresh()
-        self._stack.callback(databases.give_back, self.database)
-        self.wire = await self._stack.enter_async_context(self._run.tap())
-        self.wire.subscribe(self._heard)
-        self.seen = self._stack.enter_context(self.wire.watching())
-        if with_app:
-            try:
-                self._started = await self._start({}, None)
-            except AppDidNotStart as error:
-                self._started = error
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
 
     async def launch(self, env: Mapping[str, str | None] | None = None, workers: int | None = None) -> App:
-        """Starts an app, or hands out the one that has been started. Raises AppDidNotStart."""
-        started, self._started = self._started, None
-        if started is None or env or workers:
-            started = await self._start(env or {}, workers)
-        if isinstance(started, AppDidNotStart):
-            raise started
-        self.app = started
-        return started
+        """Starts an app. Raises AppDidNotStart."""
+        starting = self._run.app(
+            self._lesson, self.folder, self.database, self.wire, env=env, workers=workers, note=self.note
+        )
+        self.app = await self._stack.enter_async_context(starting)
+        return self.app
 
     async def command(self, *arguments: str, password: str | None = None) -> Done:
         """Runs a command in the lesson's folder, on this stage's database through its tap.
@@ -82,15 +70,9 @@ class Stage:
         if password is not None:
             role = await self._stack.enter_async_context(self.database.another_role(password))
         url = self.database.url(self.wire.host, self.wire.port, role=role, password=password)
-        done = await self._run.command(self._lesson, self._folder, url, *arguments, note=self.note)
+        done = await self._run.command(self._lesson, self.folder, url, *arguments, note=self.note)
         self.printed = done.output
         return done
-
-    async def _start(self, env: Mapping[str, str | None], workers: int | None) -> App:
-        starting = self._run.app(
-            self._lesson, self._folder, self.database, self.wire, env=env, workers=workers, note=self.note
-        )
-        return await self._stack.enter_async_context(starting)
 
     def note(self, sentence: str) -> None:
         """Adds a step; the same one again is counted instead of repeated.
@@ -109,10 +91,3 @@ class Stage:
         """What was done to the traffic is a step of the check as well."""
         if (sentence := getattr(event, "sentence", None)) is not None:
             self.note(sentence)
-
-    async def clear(self) -> None:
-        """Ends the app, closes the tap and drops the database, also when the stage is only half set."""
-        if self._setting is not None and not self._setting.done():
-            self._setting.cancel()
-            await asyncio.wait({self._setting})
-        await self._stack.aclose()

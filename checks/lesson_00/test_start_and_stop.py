@@ -51,29 +51,6 @@ async def test_health_tells_when_the_database_is_gone(app, wire):
     )
 
 
-async def test_without_database_url_it_does_not_start(launch):
-    """Without `DATABASE_URL` the service ends at once: exit code not 0, one line that names the variable."""
-    log = await refused(launch, None)
-    names_it_in_one_line(log, "was missing")
-
-
-async def test_with_a_malformed_database_url_it_does_not_start(launch):
-    """With a `DATABASE_URL` that is no PostgreSQL URL it ends in the same way."""
-    log = await refused(launch, "localhost/bookshop")
-    names_it_in_one_line(log, "was 'localhost/bookshop'")
-
-
-async def test_the_password_stays_out_of_the_log(launch):
-    """A malformed `DATABASE_URL` does not put its password into the log."""
-    log = await refused(launch, "postgresql://b:s3cr3t@:x/b")
-    expect(
-        "s3cr3t" not in log,
-        "The log of the failed start holds the password of DATABASE_URL.",
-        because="Logs travel to places where passwords must not. Name the variable and the reason, not the value.",
-        read="Settings that fail early",
-    )
-
-
 async def test_it_leaves_when_asked(app):
     """After SIGTERM the service is gone within 5 seconds."""
     await app.get("/health")
@@ -107,6 +84,29 @@ async def test_every_connection_says_goodbye(app, wire):
         f"{len(dropped)} of {len(wire.closed)} connections ended without Terminate: the socket just closed.",
         because=GOODBYE,
         read="Leaving in time",
+    )
+
+
+async def test_without_database_url_it_does_not_start(launch):
+    """Without `DATABASE_URL` the service ends at once: exit code not 0, one line that names the variable."""
+    log = await refused(launch, None)
+    names_it_in_one_line(log, "was missing")
+
+
+async def test_with_a_malformed_database_url_it_does_not_start(launch):
+    """With a `DATABASE_URL` that is no PostgreSQL URL it ends in the same way."""
+    log = await refused(launch, "localhost/bookshop")
+    names_it_in_one_line(log, "was 'localhost/bookshop'")
+
+
+async def test_the_password_stays_out_of_the_log(launch):
+    """A malformed `DATABASE_URL` does not put its password into the log."""
+    log = await refused(launch, "postgresql://b:s3cr3t@:x/b")
+    expect(
+        "s3cr3t" not in log,
+        "The log of the failed start holds the password of DATABASE_URL.",
+        because="Logs travel to places where passwords must not. Name the variable and the reason, not the value.",
+        read="Settings that fail early",
     )
 
 

@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from checks.kit.report import expect
 
 
@@ -35,6 +37,7 @@ async def test_fifty_authors_take_the_statements_of_five(app, shop, wire):
     )
 
 
+@pytest.mark.alone
 async def test_a_slow_network_does_not_multiply(app, shop, wire):
     """With 20 ms on each round trip, `GET /authors` takes less than twice as long for 50 authors as for 5."""
     await shop.has(authors=5, books=15)

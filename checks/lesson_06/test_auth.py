@@ -7,6 +7,7 @@ import time
 from statistics import median
 
 import jwt
+import pytest
 
 from checks.kit.forgery import claims_of, guess_key, resigned, unsigned
 from checks.kit.report import expect
@@ -284,6 +285,7 @@ async def test_finding_10_login_does_not_say_who_exists(app):
     )
 
 
+@pytest.mark.alone
 async def test_finding_11_login_works_as_hard_for_nobody(app, shop):
     """Refusing an unknown e-mail, an old hash or a deactivated account takes about the work of a wrong password."""
     await registered(app, ANNA)

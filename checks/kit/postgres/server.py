@@ -33,7 +33,7 @@ MOST_CONNECTIONS = 120
 STRANGER = "workbook_stranger_"
 """Begins the name of a role that is made for one run; behind it stands the token of the run's lock."""
 
-SPARES = 2
+SPARES = 3
 """How many clones of a template may wait: as many as a run has stages at a time."""
 
 ROLES, TEMPLATES = 0x626F6F6B, 0x626F6F6C
