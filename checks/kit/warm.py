@@ -16,6 +16,9 @@ from checks.kit.service.journal import Journal, sweep
 from checks.kit.service.launcher import SHARED, Launcher, Process, SpawnLauncher, WarmLauncher
 from checks.kit.service.order import Order
 
+PATIENCE = 15.0
+"""Seconds for a process that was killed to be gone; a bound for failures."""
+
 PRELOAD = (
     "pytest",
     "pytest_asyncio.plugin",
@@ -38,6 +41,7 @@ class Graders:
         self.scratch = scratch
         self.server = server
         self._launcher = launcher
+        self._running: set[Process] = set()
         self.environ = dict(environ)
 
     async def start(self, *arguments: str, log: Path, environ: Mapping[str, str] | None = None) -> Process:
@@ -55,7 +59,17 @@ class Graders:
             file_size=0,
             cpu=0,
         )
-        return await self._launcher.launch(order)
+        process = await self._launcher.launch(order)
+        self._running.add(process)
+        process.exit.add_done_callback(lambda _: self._running.discard(process))
+        return process
+
+    async def end(self) -> None:
+        """Kills whoever still grades, and waits: a server is only asked to stop by the last one that uses it."""
+        for process in self._running:
+            process.kill()
+        if self._running:
+            await asyncio.wait({process.exit for process in self._running}, timeout=PATIENCE)
 
 
 @asynccontextmanager
@@ -77,7 +91,9 @@ async def graders(environ: Mapping[str, str] = os.environ, *, apps: bool = True)
         stack.callback(launcher.close)
         server = await asyncio.to_thread(find, ROOT, environ)
         stack.callback(server.close)
-        yield Graders(launcher, journal.scratch, environ, server)
+        warm = Graders(launcher, journal.scratch, environ, server)
+        stack.push_async_callback(warm.end)
+        yield warm
 
 
 def _forks(environ: Mapping[str, str]) -> bool:

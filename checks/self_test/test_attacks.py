@@ -235,7 +235,7 @@ def others():
 tried("solutions", lambda: open("ROOT/solutions/lesson_00/app/main.py").read())
 tried("checks", lambda: os.listdir("ROOT/checks/lesson_00"))
 tried("state", lambda: os.listdir("ROOT/.workbook"))
-tried("other hand-ins", lambda: [p for p in glob.glob("/tmp/**", recursive=True) if os.path.isfile(p) and not p.startswith((os.getcwd(), "/tmp/pycache"))][0])
+tried("other hand-ins", lambda: [p for p in glob.glob("/tmp/**", recursive=True) if os.path.isfile(p) and not p.startswith((os.getcwd(), "/tmp/pycache", "ROOT/"))][0])
 tried("environment of others", lambda: [open(f"/proc/{pid}/environ").read() for pid in os.listdir("/proc") if pid.isdigit() and pid != str(os.getpid())][0])
 tried("memory of the parent", lambda: open("/proc/1/mem", "rb").seek(0x10000))
 tried("descriptors of the parent", lambda: os.listdir("/proc/1/fd"))
