@@ -5,9 +5,13 @@ import csv
 import io
 from contextlib import AsyncExitStack
 
+import pytest
+
 from checks.kit.holding import answered_meanwhile, at_rest
 from checks.kit.report import expect
 from checks.kit.service import NoAnswer
+
+pytestmark = pytest.mark.alone  # the lesson is about time limits, some of them of a second
 
 BUDGET = 20
 """Connections that the ticket allows to the whole service, which runs in two workers."""

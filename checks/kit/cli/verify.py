@@ -29,7 +29,7 @@ def verify(lessons: list[Lesson], jobs: int, only: str) -> int:
             out.print(f"           {text}", style="red")
 
     began = time.perf_counter()
-    outcomes = verification.verify(lessons, jobs or (os.cpu_count() or 1) + 1, tell, only)
+    outcomes = verification.verify(lessons, jobs or os.cpu_count() or 1, tell, only)
     seconds = time.perf_counter() - began
     broken = sum(bool(outcome.wrong) for outcome in outcomes) + len(on_paper)
     average = seconds / max(len(outcomes), 1)
