@@ -1,4 +1,4 @@
-"""The pytest plugin: whose code is graded, the fixtures that checks are written with, the verdict at the end.
+"""The pytest plugin: whose code is graded, how its checks are played, the verdict at the end.
 
 PYTEST_DONT_REWRITE
 """
@@ -109,8 +109,13 @@ def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> 
 def _in_turn(check: parts.Check) -> Callable[[pytest.FixtureRequest], None]:
     @functools.wraps(check)
     def turn(request: pytest.FixtureRequest) -> None:
+        grading = request.config.stash.get(grading_key, None)
+        if grading is None:
+            pytest.exit(
+                "Name the lessons to be graded: pytest checks/lesson_00", returncode=pytest.ExitCode.USAGE_ERROR
+            )
         try:
-            request.config.stash[grading_key].turn(request.node)
+            grading.turn(request.node)
         except PostgresUnavailable as error:
             pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
 

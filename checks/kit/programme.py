@@ -50,7 +50,7 @@ class Programme:
         for before, turn in self._turns.items():
             if before is item:
                 return True
-            if before.path != item.path:
+            if before.path.parent != item.path.parent:
                 continue
             needed = before.name in needs(item)
             if needed and turn.task is not None:

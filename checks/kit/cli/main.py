@@ -165,7 +165,7 @@ def doctor() -> None:
 @app.command(epilog="Examples: workbook verify; workbook verify 0 1 --jobs 4; workbook verify 1 --only wrong_")
 def verify(
     numbers: Annotated[list[int] | None, typer.Argument(help="Lessons; all if left out.", metavar="LESSON...")] = None,
-    jobs: Annotated[int, typer.Option(help="How many apps are graded at once; 0: cores + 1.")] = 0,
+    jobs: Annotated[int, typer.Option(help="How many apps are graded at once; 0: as many as there are cores.")] = 0,
     only: Annotated[str, typer.Option(help="Only cases whose name holds this, such as `solution` or `wrong_`.")] = "",
 ) -> None:
     """For authors: holds lessons, solutions and variants to what lesson.toml promises."""

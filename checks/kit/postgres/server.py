@@ -297,10 +297,14 @@ class Databases:
 
     async def drop_all(self) -> None:
         """Drops every clone, whoever is still connected to it; on a server of our own some wait for the next run."""
-        for database in self._there:
-            keep = self._source.known and not self._strangers and database in self._idle
-            if not (keep and await self._keep(database)):
-                await self._drop(database)
+        import asyncpg
+
+        gone = (OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError)
+        with contextlib.suppress(*gone):  # a server that has gone: the next run sweeps up
+            for database in self._there:
+                keep = self._source.known and not self._strangers and database in self._idle
+                if not (keep and await self._keep(database)):
+                    await self._drop(database)
 
     async def _keep(self, database: Database) -> bool:
         """Leaves a clone, rows and all, for the next run; False if there are enough, or it is still in use."""
