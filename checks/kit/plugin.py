@@ -93,7 +93,9 @@ class Checks(pytest.Module):
 
     def collect(self) -> Iterable[pytest.Item | pytest.Collector]:
         for name, check in list(vars(self.obj).items()):
-            if name.startswith("test_") and asyncio.iscoroutinefunction(check):
+            if name.startswith("test_"):
+                if not asyncio.iscoroutinefunction(check):
+                    raise self.CollectError(f"{name} is no check: write async def {name}(app).")
                 try:
                     parts.names(check)
                 except parts.UnknownPart as error:
