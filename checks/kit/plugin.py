@@ -12,7 +12,7 @@ from checks.kit import head_start
 
 if head_start.grades(sys.argv[1:]):
     head_start.begin()  # the slowest thing first: it goes on while everything below is imported
-    gc.disable()  # imports throw nothing away; back on when the checks are collected
+    gc.disable()  # imports throw nothing away; back on behind the first check, before which the last ones happen
 
 import asyncio
 import errno
@@ -126,8 +126,10 @@ def _in_turn(check: parts.Check) -> Callable[[pytest.FixtureRequest], None]:
     return turn
 
 
-def pytest_collection_finish() -> None:
-    gc.enable()
+def pytest_runtest_teardown() -> None:
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)
