@@ -59,7 +59,7 @@ class Verdicts(TerminalReporter):  # type: ignore[misc]  # final for types; ther
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         if isinstance(excinfo.value, pytest.exit.Exception):
             self._out.print(f"{excinfo.value.msg}", style="bold red", soft_wrap=True)
-        else:
+        elif not isinstance(excinfo.value, pytest.Session.Interrupted):  # checks that cannot be collected say so below
             self._out.print("\nInterrupted. What ran so far is kept; run the same command again.", style="bold")
 
     def _report_keyboardinterrupt(self) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,28 @@ def test_a_check_may_ask_for_parts_only() -> None:
 
     with pytest.raises(parts.UnknownPart, match=r"check asks for 'tap'\. A check may ask for: app, launch"):
         parts.names(check)
+
+
+@pytest.mark.parametrize(
+    ("check", "said"),
+    [
+        ("async def test_typo(tap): ...", "test_typo asks for 'tap'. A check may ask for: app, launch, wire, shop"),
+        ("def test_plain(app): ...", "test_plain is no check: write async def test_plain(app)."),
+    ],
+)
+def test_what_is_no_check_is_refused_when_it_is_collected(
+    copied: Callable[[Path], Path], tmp_path: Path, check: str, said: str
+) -> None:
+    checkout = copied(tmp_path / "checkout")
+    file = checkout / "checks" / "lesson_00" / "test_start_and_stop.py"
+    file.write_text(f"{file.read_text()}\n\n{check}\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "checks/lesson_00"], cwd=checkout, capture_output=True, text=True
+    )
+    assert done.returncode == pytest.ExitCode.INTERRUPTED
+    assert said in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "Interrupted" not in done.stdout
 
 
 @pytest.mark.parametrize(
