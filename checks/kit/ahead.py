@@ -20,13 +20,14 @@ AT_ONCE = 3
 class Turn:
     """A check in the order of play; its task is there once it has begun.
 
-    `alone`: it measures time, so nothing else may take the processor meanwhile. `wanted` says whether its result
-    will be asked for, and may wait for turns before it.
+    `alone`: it measures time, so nothing else may take the processor meanwhile. `slow`: it waits more than it
+    works, so it begins early. `wanted` says whether its result will be asked for, and may wait for turns before it.
     """
 
     play: Callable[[], Coroutine[Any, Any, Played]]
     wanted: Callable[[], Awaitable[bool]]
     alone: bool = False
+    slow: bool = False
     task: asyncio.Task[Played] | None = None
 
     def begin(self) -> asyncio.Task[Played]:
@@ -40,18 +41,21 @@ class Turn:
 
 
 class Ahead:
-    """Begins the turns in their order; to be made, asked and closed in the same event loop."""
+    """Begins the first turn, then slow ones, then the others; to be made, asked and closed in the same event loop."""
 
     def __init__(self, turns: Sequence[Turn]) -> None:
         self._turns = turns
         self._going = asyncio.create_task(self._go())
 
     async def _go(self) -> None:
-        for turn in self._turns:
-            while self._busy(turn):
-                await asyncio.wait(self._tasks(), return_when=asyncio.FIRST_COMPLETED)
+        for turn in sorted(self._turns, key=lambda turn: (turn is not self._turns[0], not turn.slow)):
+            await self._room(turn)
             if turn.task is None and await turn.wanted():
                 turn.begin()
+
+    async def _room(self, turn: Turn) -> None:
+        while self._busy(turn):
+            await asyncio.wait(self._tasks(), return_when=asyncio.FIRST_COMPLETED)
 
     def _busy(self, turn: Turn) -> bool:
         others = [other for other in self._turns if other.under_way and other is not turn]
@@ -63,6 +67,8 @@ class Ahead:
     async def result(self, turn: Turn) -> Played:
         """What this turn brought. Nobody will ask for an earlier one any more."""
         await _abandon(self._turns[: self._turns.index(turn)])
+        if turn.task is None:  # slow ones from behind it may have taken its place
+            await self._room(turn)
         return await turn.begin()
 
     async def close(self) -> None:

@@ -62,6 +62,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config, args: list[str]) 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs(*checks): not run unless these checks of the lesson passed")
     config.addinivalue_line("markers", "alone: measures time, so no other check runs meanwhile")
+    config.addinivalue_line("markers", "slow: waits more than it works, so it begins before others")
     if config.option.collectonly or config.option.help:
         return
     grading = config.stash.get(grading_key, None)

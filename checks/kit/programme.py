@@ -43,6 +43,7 @@ class Programme:
             partial(play, check_of(item), self._run, its, folder),
             partial(self._wanted, item),
             alone=item.get_closest_marker("alone") is not None,
+            slow=item.get_closest_marker("slow") is not None,
         )
 
     async def _wanted(self, item: pytest.Item) -> bool:

@@ -1,5 +1,7 @@
 """Lesson 00: the service starts from its environment, tells the truth about its database, and leaves in time."""
 
+import pytest
+
 from checks.kit.report import expect
 from checks.kit.service import App, AppDidNotStart
 
@@ -51,6 +53,7 @@ async def test_health_tells_when_the_database_is_gone(app, wire):
     )
 
 
+@pytest.mark.slow
 async def test_it_leaves_when_asked(app):
     """After SIGTERM the service is gone within 5 seconds."""
     await app.get("/health")
@@ -65,6 +68,7 @@ async def test_it_leaves_when_asked(app):
     )
 
 
+@pytest.mark.slow
 async def test_every_connection_says_goodbye(app, wire):
     """On the way out every database connection is closed with a farewell, none is dropped."""
     await app.get("/health")

@@ -20,12 +20,16 @@ from checks.kit.report.model import Result
 class Room:
     """Turns that say when they begin and end when they are told to."""
 
-    def __init__(self, count: int, *, alone: tuple[int, ...] = (), unwanted: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self, count: int, *, alone: tuple[int, ...] = (), slow: tuple[int, ...] = (), unwanted: tuple[int, ...] = ()
+    ) -> None:
         self.begun: list[int] = []
         self.ended: list[int] = []
         self._may_end = [asyncio.Event() for _ in range(count)]
         self.turns = [
-            Turn(lambda n=n: self._play(n), lambda n=n: self._wanted(n not in unwanted), alone=n in alone)
+            Turn(
+                lambda n=n: self._play(n), lambda n=n: self._wanted(n not in unwanted), alone=n in alone, slow=n in slow
+            )
             for n in range(count)
         ]
 
@@ -75,6 +79,30 @@ async def test_what_measures_time_is_alone() -> None:
     await room.until(0, 1, 2)
     room.end(2)
     await room.until(0, 1, 2, 3)
+    await ahead.close()
+
+
+async def test_slow_ones_begin_behind_the_first() -> None:
+    room = Room(5, slow=(3, 4))
+    ahead = Ahead(room.turns)
+    await room.until(0, 3, 4)
+    room.end(3)
+    await room.until(0, 3, 4, 1)
+    await ahead.close()
+
+
+async def test_who_is_asked_for_waits_for_a_place_that_slow_ones_took() -> None:
+    room = Room(AT_ONCE + 2, alone=(1,), slow=tuple(range(2, AT_ONCE + 2)))
+    ahead = Ahead(room.turns)
+    room.end(0)
+    assert (await ahead.result(room.turns[0])).result.name == "0"
+    asked = asyncio.create_task(ahead.result(room.turns[1]))
+    slow = range(2, AT_ONCE + 2)
+    await room.until(0, *slow)
+    room.end(*slow)
+    await room.until(0, *slow, 1)
+    room.end(1)
+    assert (await asked).result.name == "1"
     await ahead.close()
 
 

@@ -74,7 +74,6 @@ class Nursery:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the grader's to handle
         _adopt_orphans()
-        gc.freeze()
         while True:
             readable, _, _ = select.select([self._control.fileno(), wake_read], [], [])
             if wake_read in readable:
@@ -210,7 +209,6 @@ def _for_each_connection(control: socket.socket, listener: socket.socket) -> Non
     """Forks a nursery for each connection; comes back in the parent when `control` closes."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how a nursery ended
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    gc.freeze()
     while True:
         readable, _, _ = select.select([control, listener], [], [])
         if control in readable:
@@ -245,6 +243,7 @@ def main() -> None:
         for name in modules or PRELOAD:
             with contextlib.suppress(ImportError):  # the app will say so itself, with its own traceback
                 importlib.import_module(name)
+    gc.freeze()  # first: enabled, the collector would go through all of it at once
     gc.enable()
     if inherited in ("-1", "--confined"):
         _serve(control)
