@@ -73,7 +73,7 @@ async def test_every_connection_says_goodbye(app, wire):
     """On the way out every database connection is closed with a farewell, none is dropped."""
     await app.get("/health")
     await app.get("/health")
-    await app.stop(within=1)
+    await app.stop(within=5)
     app.process.kill()
     await wire.all_closed()
     expect(

@@ -210,7 +210,7 @@ def grade(
 @app.command(epilog="Example: workbook bench 0")
 def bench(
     number: Number = 0,
-    rounds: Annotated[int, typer.Option(help="How often each side is measured.")] = 5,
+    rounds: Annotated[int, typer.Option(help="How often each side is measured.")] = 9,
 ) -> None:
     """For authors: what the kit costs, against the floor measured beside it."""
     from checks.kit.cli import bench as module
