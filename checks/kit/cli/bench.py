@@ -26,13 +26,14 @@ def bench(lesson: Lesson, rounds: int) -> None:
     out = terminal.console()
     out.print(f"Lesson {lesson.number:02}, {rounds} rounds, medians\n", style="bold")
     _graded(lesson)  # what only the very first run does, such as initdb, is not measured
-    floors, grades = [], []
+    floors: list[float] = []
+    grades: list[float] = []
     with out.status("") as status:
         for number in range(1, rounds + 1):  # side by side, so that both see the same machine
             status.update(f"Round {number}: cold to verdict, and uvicorn alone")
-            floors.append(_uvicorn_alone(lesson))
-            time.sleep(0.5)  # the server of the run before has left: this one starts its own
-            grades.append(_graded(lesson))
+            for measured, measure in ((floors, _uvicorn_alone), (grades, _graded)):
+                time.sleep(0.5)  # the server of the run before has left, and the processor has rested for both
+                measured.append(measure(lesson))
     _row(out, "uvicorn alone: import the solution, answer once", statistics.median(floors))
     _row(out, f"pytest checks/{lesson.name}: cold to verdict", statistics.median(grades))
     # a machine's speed may change within seconds: only what was measured in the same round is compared
