@@ -33,6 +33,7 @@ import signal
 import socket
 import sys
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 from checks.kit.service.child import run
@@ -56,6 +57,9 @@ PRELOAD = (
     "pydantic.v1",
     "anyio._backends._asyncio",
 )
+
+FOR_COMMAND = {"alembic": ("alembic.config",)}
+"""What a command imports; done once, before the first one of its kind is forked."""
 
 
 class Nursery:
@@ -111,6 +115,8 @@ class Nursery:
                     os.killpg(pid, signal.SIGKILL)
 
     def _fork(self, app: int, order: Order, fds: list[int]) -> None:
+        if order.command:
+            _import(FOR_COMMAND.get(order.command[0], ()))
         pid = os.fork()
         if pid == 0:
             code = 1
@@ -230,6 +236,14 @@ def _serve(control: socket.socket) -> None:
         nursery.close()
 
 
+def _import(modules: Iterable[str]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydantic.v1 warns on the newest Pythons; the apps import it anyway
+        for name in modules:
+            with contextlib.suppress(ImportError):  # the app will say so itself, with its own traceback
+                importlib.import_module(name)
+
+
 def main() -> None:
     control = socket.socket(fileno=os.dup(0))
     inherited, *modules = sys.argv[1:] or ["-1"]
@@ -238,11 +252,7 @@ def main() -> None:
 
         settle_in()
     gc.disable()  # nothing is thrown away during imports: without the collector they take a sixth less time
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydantic.v1 warns on the newest Pythons; the apps import it anyway
-        for name in modules or PRELOAD:
-            with contextlib.suppress(ImportError):  # the app will say so itself, with its own traceback
-                importlib.import_module(name)
+    _import(modules or PRELOAD)
     gc.freeze()  # first: enabled, the collector would go through all of it at once
     gc.enable()
     if inherited in ("-1", "--confined"):

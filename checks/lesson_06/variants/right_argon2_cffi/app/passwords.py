@@ -1,4 +1,4 @@
-"""Passwords are hashed with Argon2id, in a thread: one takes as long as a hundred requests."""
+"""Passwords are hashed with Argon2id, in a thread: one takes as long as many requests."""
 
 import asyncio
 import hashlib
