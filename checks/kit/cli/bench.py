@@ -10,10 +10,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 from checks.kit.catalogue import ROOT, Lesson
+from checks.kit.cli.bench_tap import tap_costs
 from checks.kit.report import terminal
 from checks.kit.run import Run
 
@@ -44,12 +44,16 @@ def bench(lesson: Lesson, rounds: int) -> None:
     _row(out, "workbook watch: save to the first verdict", first)
     _ratio(out, "save to the first verdict / cold to verdict", first / statistics.median(grades), 0.3)
     _row(out, "workbook watch: save to all verdicts", whole)
-    run = Run()
+    run = Run({**os.environ, "DATABASE_URL": ""})  # a server nearby: neither TLS nor a network is measured
     try:
-        for name, direct, tapped in asyncio.run(_statements(run)):
-            _row(out, f"{name}, direct", direct)
-            _row(out, f"{name}, through the tap", tapped)
-            _ratio(out, "tap / direct", tapped / direct, 1.25)
+        with out.status("The tap"):
+            costs = asyncio.run(tap_costs(run))
+        for cost in costs:
+            _row(out, f"{cost.what}, direct", cost.direct)
+            _row(out, f"{cost.what}, through an empty proxy", cost.proxied)
+            _row(out, f"{cost.what}, through the tap", cost.tapped)
+            _ratio(out, "tap / empty proxy", cost.tapped / cost.proxied, 1.25)
+            _ratio(out, "tap / direct", cost.tapped / cost.direct, 1.25)
     finally:
         run.close()
 
@@ -141,96 +145,3 @@ async def _saved(lesson: Lesson, rounds: int) -> tuple[float, float]:
 def _environ() -> dict[str, str]:
     """Both sides may keep their compiled files, as on a learner's machine."""
     return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-
-
-async def _statements(run: Run) -> list[tuple[str, float, float]]:
-    """(what, seconds direct, seconds through the tap) of one statement: bare driver, and an ORM query."""
-    import asyncpg
-
-    from checks.kit.wire import open_tap
-
-    server = run.server()
-    rows = []
-    async with server.database(SCHEMA, "bench") as database, open_tap(server.address) as wire:
-        address = server.address
-        direct = await asyncpg.connect(
-            host=address.host,
-            port=address.port,
-            user=database.role,
-            password=database.password,
-            database=database.name,
-        )
-        tapped = await asyncpg.connect(database.url(wire.host, wire.port, scheme="postgresql"))
-        query = "SELECT * FROM books WHERE id = $1"
-        rows.append(
-            (
-                "SELECT by key, asyncpg",
-                *await _alternate(lambda: direct.fetchrow(query, 7), lambda: tapped.fetchrow(query, 7)),
-            )
-        )
-        await direct.close()
-        await tapped.close()
-        async with (
-            _Orm(_direct_url(database, address)) as one,
-            _Orm(database.url(wire.host, wire.port)) as two,
-        ):
-            rows.append(("unit of work, SQLAlchemy", *await _alternate(one, two)))
-    return rows
-
-
-SCHEMA = """
-CREATE TABLE books (id bigint PRIMARY KEY, isbn text, title text, price_cents int, stock int);
-INSERT INTO books SELECT n, n::text, 'Book ' || n, n, n FROM generate_series(1, 1000) n;
-"""
-
-
-def _direct_url(database: Any, address: Any) -> str:
-    if not address.host.startswith("/"):
-        return str(database.url(address.host, address.port))
-    base = database.url("unused", address.port)
-    return str(base).replace(f"@unused:{address.port}/", "@/") + f"?host={address.host}&port={address.port}"
-
-
-class _Orm:
-    """An async context manager that yields one unit of work as a callable."""
-
-    def __init__(self, url: str) -> None:
-        from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
-
-        self._engine = create_async_engine(url)
-        self._sessions = async_sessionmaker(self._engine)
-
-    async def __aenter__(self) -> Callable[[], Awaitable[object]]:
-        from sqlalchemy import text
-
-        query = text("SELECT * FROM books WHERE id = :id")
-
-        async def unit() -> None:
-            async with self._sessions() as session:
-                (await session.execute(query, {"id": 7})).one()
-                await session.commit()
-
-        return unit
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._engine.dispose()
-
-
-async def _alternate(
-    one: Callable[[], Awaitable[object]],
-    two: Callable[[], Awaitable[object]],
-    rounds: int = 40,
-    batch: int = 50,
-) -> tuple[float, float]:
-    """Medians of the time for one call, measured in alternating batches."""
-    for _ in range(batch):
-        await one()
-        await two()
-    spent: tuple[list[float], list[float]] = ([], [])
-    for _ in range(rounds):
-        for call, times in zip((one, two), spent, strict=True):
-            began = time.perf_counter()
-            for _ in range(batch):
-                await call()
-            times.append((time.perf_counter() - began) / batch)
-    return statistics.median(spent[0]), statistics.median(spent[1])
