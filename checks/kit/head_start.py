@@ -27,10 +27,19 @@ def at_start() -> None:
     """Begins where pytest is about to grade a lesson of this checkout."""
     arguments = sys.orig_argv[1:]
     if grades(arguments) and any(os.path.basename(argument).split(".")[0] == "pytest" for argument in arguments):
+        sys.excepthook = _without_a_traceback
         begin()
         return
     for name in ("checks", "checks.kit", __name__):  # the checkout in the current folder may be another one
         del sys.modules[name]
+
+
+def _without_a_traceback(kind: type[BaseException], error: BaseException, trace: object) -> None:
+    """For a Ctrl-C that comes before pytest listens: only imports have been interrupted."""
+    if issubclass(kind, KeyboardInterrupt):
+        sys.stderr.write("\nInterrupted. Nothing was graded yet; run the same command again.\n")
+    else:
+        sys.__excepthook__(kind, error, trace)  # type: ignore[arg-type]
 
 
 def begin() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -154,6 +155,16 @@ def test_what_is_no_check_is_refused_when_it_is_collected(
     assert said in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
     assert "Interrupted" not in done.stdout
+
+
+def test_an_interruption_before_pytest_listens_is_one_line() -> None:
+    code = (
+        "import sys; sys.orig_argv = [sys.executable, '-m', 'pytest', 'checks/lesson_00']; "
+        "from checks.kit import head_start as h; h.begin = lambda: None; h.at_start(); raise KeyboardInterrupt"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    assert done.stderr == "\nInterrupted. Nothing was graded yet; run the same command again.\n"
+    assert done.returncode in (-signal.SIGINT, 130)
 
 
 @pytest.mark.parametrize(
