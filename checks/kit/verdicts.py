@@ -35,6 +35,11 @@ class Verdicts(TerminalReporter):  # type: ignore[misc]  # final for types; ther
     def pytest_runtest_logstart(self, nodeid: str, location: tuple[str, int | None, str]) -> None:
         return
 
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self) -> Generator[None]:
+        with terminal.under_way(self._out, self._grading.result):
+            return (yield)
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self._tests_ran = True
         if report.when == "call" or not report.passed:

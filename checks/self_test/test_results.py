@@ -116,6 +116,26 @@ def test_text_does_not_depend_on_the_instructors_terminal(monkeypatch: pytest.Mo
     assert terminal.plain()
 
 
+def test_a_terminal_names_the_check_that_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("WORKBOOK_PLAIN", raising=False)
+    result = Result("test_x", "After SIGTERM the service is gone within 5 seconds")
+
+    def written(*, styled: bool) -> tuple[str, str]:
+        file = io.StringIO()
+        with terminal.under_way(terminal.console(file, 40, styled=styled), result):
+            meanwhile = file.getvalue()
+        return meanwhile, file.getvalue().removeprefix(meanwhile)
+
+    meanwhile, afterwards = written(styled=True)
+    assert "  … After SIGTERM the service is gone …" in meanwhile, "cut to the width"
+    assert "\n" not in meanwhile
+    assert afterwards == "\x1b[2K"
+    assert written(styled=False) == ("", "")
+    monkeypatch.setenv("WORKBOOK_PLAIN", "1")
+    assert written(styled=True) == ("", "")
+
+
 def test_text_shows_what_would_command_a_terminal() -> None:
     text = verdict_text(a_report(START, {1: f"x {ESCAPES}"}))
     assert not COMMANDS.search(text)

@@ -6,6 +6,8 @@ With WORKBOOK_PLAIN=1 (or TERM=dumb) words stand in place of symbols and rules, 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from checks.kit import catalogue
@@ -53,6 +55,23 @@ def rule(out: Console) -> None:
     out.print()
     if not plain():
         out.rule(style="dim")
+
+
+@contextmanager
+def under_way(out: Console, result: Result) -> Iterator[None]:
+    """While the block lasts, a terminal says which check is waited for."""
+    moves = out.is_terminal and not plain()
+    if moves:
+        text = f"  … {result.title}"
+        out.print(text, style="dim", end="\r", no_wrap=True, overflow="ellipsis", width=out.width - 1)
+    try:
+        yield
+    finally:
+        if moves:
+            from rich.control import Control
+            from rich.segment import ControlType
+
+            out.control(Control((ControlType.ERASE_IN_LINE, 2)))
 
 
 def line(out: Console, result: Result) -> None:
