@@ -172,6 +172,7 @@ async def test_serve_starts_again_on_save_and_shows_the_log(checkout: Path) -> N
     client = httpx.AsyncClient(base_url="http://127.0.0.1:18971", trust_env=False, timeout=30, limits=limits)
     async with client:
         await client.post("/books", json=book)
+        await terminal.until("COMMIT")  # it comes behind the answer, on the session that the next request uses too
         await client.post("/books", json=book)
         await client.get("/books/1")
         seen = await terminal.until("PendingRollbackError")
