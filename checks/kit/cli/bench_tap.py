@@ -47,12 +47,11 @@ async def tap_costs(run: Run) -> list[Cost]:
         _empty_proxy(server.address) as port,
         AsyncExitStack() as stack,
     ):
-        ways = [
+        urls = [
             _direct(database, server.address),
-            f"{wire.host}:{port}/{database.name}?ssl=disable",
-            f"{wire.host}:{wire.port}/{database.name}?ssl=disable",
+            database.url(wire.host, port),
+            database.url(wire.host, wire.port),
         ]
-        urls = [f"postgresql+asyncpg://{database.role}:{database.password}@{way}" for way in ways]
         drivers = [await stack.enter_async_context(_statement(url)) for url in urls]
         units = [await stack.enter_async_context(_unit_of_work(url)) for url in urls]
         return [
@@ -62,25 +61,17 @@ async def tap_costs(run: Run) -> list[Cost]:
 
 
 def _direct(database: Database, address: Address) -> str:
-    if address.host.startswith("/"):
-        return f"/{database.name}?host={address.host}&port={address.port}"
-    return f"{address.host}:{address.port}/{database.name}"
+    if address.socket_path is None:
+        return database.url(address.host, address.port)
+    nowhere = database.url("", address.port).replace(f"@:{address.port}/", "@/")
+    return f"{nowhere}?host={address.host}&port={address.port}"
 
 
 @asynccontextmanager
 async def _statement(url: str) -> AsyncIterator[Call]:
     import asyncpg
-    from sqlalchemy.engine import make_url
 
-    parts = make_url(url)
-    connection = await asyncpg.connect(
-        host=parts.host or str(parts.query["host"]),
-        port=parts.port or int(str(parts.query["port"])),
-        user=parts.username,
-        password=parts.password,
-        database=parts.database,
-        ssl=False,
-    )
+    connection = await asyncpg.connect(url.replace("postgresql+asyncpg:", "postgresql:"))
     yield lambda: connection.fetchrow("SELECT * FROM books WHERE id = $1", 7)
     await connection.close()
 
