@@ -7,7 +7,10 @@
     shop = await app("lesson_03", "solutions")    runs an app in the background: await shop.app.get("/books/1")
     await wire(shop, "GET", "/catalogue")         a request and its statements, as a picture
 
-`app`, `wire` and `scene` are awaited, which a notebook's cell may do at its top level.
+`app` and `wire` are awaited, which a notebook's cell may do at its top level. For cells that need more there are
+`run_app` (an app on an empty database), `versions` (yours, the solution if there is one), `command_line` (commands in
+a lesson's folder), `Moments`, `timeline`, `show`. `s.explain(statement)` and `s.explain.sql("SELECT ...")`, of what
+either of them gives, say how PostgreSQL runs a statement, and `plan_picture` draws it.
 """
 
 from __future__ import annotations
@@ -21,70 +24,120 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from checks.kit import catalogue
-from checks.kit.catalogue import ROOT, CatalogueError
-from checks.kit.cost import fill
-from checks.kit.live import Growing
+from checks.kit.lessons.errors import WorkbookError
+from checks.kit.lessons.git import restore_advice
+from checks.kit.lessons.lesson import find_lesson
+from checks.kit.lessons.paths import ROOT, display_path
+from checks.kit.lessons.short_folder import short_temporary_folder
+from checks.kit.lessons.targets import find_target, lesson_folder
+from checks.kit.lessons.words import plural
+from checks.kit.postgres.libpq_environment import drop_libpq_variables
 from checks.kit.report import terminal
 from checks.kit.report.html import html
+from checks.kit.report.live import LiveReport
 from checks.kit.report.model import Report
 from checks.kit.report.next_step import next_step
+from checks.kit.report.plan_picture import PlanPicture
 from checks.kit.report.waterfall import Waterfall, waterfall
-from checks.kit.run import Run
-from checks.kit.service import Answer, App, AppDidNotStart, Done, NoAnswer
-from checks.kit.shop import Shop
-from checks.kit.stage import Stage
-from checks.kit.targets import find_target, lesson_folder
-from checks.kit.wire import NotSettled, Recording, Wire
+from checks.kit.service.app import App, AppDidNotStart, NoResponse, Response
+from checks.kit.service.command import CompletedCommand
+from checks.kit.testbed.explain import Explain
+from checks.kit.testbed.outside_service import OutsideService
+from checks.kit.testbed.plan import Plan
+from checks.kit.testbed.runtime import Runtime
+from checks.kit.testbed.shop import Shop, fill
+from checks.kit.testbed.testbed import Testbed
+from checks.kit.wire import Recording, Wire
 
 FAMILY = getattr(socket, "AF_UNIX", socket.AF_INET)
 
-_runs: list[Run] = []
+_runtimes: list[Runtime] = []
 _running: dict[int, AsyncExitStack] = {}
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
-    """A running app, the wire between it and PostgreSQL, and the shop's rows."""
+class RunningApp:
+    """What `run_app` and `app` give: the app, the wire between it and PostgreSQL, and the Bookshop's rows.
+
+    `services` has the outside services that lesson.toml lists, by their variables: `s.services["PAYMENT_URL"].calls`.
+    `testbed` starts more processes: `await s.testbed.start("app.worker", connected=True)`.
+    """
 
     app: App
     wire: Wire
     shop: Shop
+    testbed: Testbed
+
+    @property
+    def explain(self) -> Explain:
+        return self.testbed.explain()
+
+    @property
+    def services(self) -> dict[str, OutsideService]:
+        return self.testbed.services
+
+
+class NoSolution(WorkbookError):
+    """A notebook asks for a solution that is not there, as in a checkout for learners."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows in place of a traceback."""
+        return [str(self)]
+
+
+def versions(number: int) -> dict[str, str]:
+    """The targets of `run_app` that there are, by what to call them: yours, then the solution.
+
+    `for whose, target in versions(3).items():` also works where there is no solution.
+    """
+    lesson = find_lesson(number)
+    return {"yours": "lessons"} | ({"solution": "solutions"} if lesson.solution.is_dir() else {})
 
 
 @asynccontextmanager
-async def scene(
-    number: int, target: str = "lessons", *, env: dict[str, str | None] | None = None
-) -> AsyncIterator[Scene]:
-    """Starts an app of a lesson: yours (`lessons`), the solution (`solutions`), or a variant by its name.
+async def run_app(
+    number: int, target: str = "lessons", *, env: dict[str, str | None] | None = None, large: bool = False
+) -> AsyncIterator[RunningApp]:
+    """Runs the app of a lesson on an empty database while the block lasts: `async with run_app(3) as s:`.
 
-    `env` adds settings; None takes one away. Raises AppDidNotStart, whose `log` says why.
+    `target` is yours (`lessons`), the solution (`solutions`), or a variant by its name. `env` adds settings; a None
+    takes one away. With `large` the database has the rows of the lesson's large.sql. Raises AppDidNotStart, whose `log`
+    says why.
     """
-    lesson = catalogue.lesson(number)
+    lesson = find_lesson(number)
     with tempfile.TemporaryDirectory(prefix="notebook-") as scratch:
-        async with Stage(_run(), lesson, _folder(number, target, Path(scratch))) as stage:
-            app = await stage.launch(env)
-            yield Scene(app, stage.wire, Shop(stage.database))
+        async with Testbed(_runtime(), lesson, _folder(number, target, Path(scratch))) as testbed:
+            if large:
+                await testbed.fill(lesson.large)
+            app = await testbed.launch(env)
+            yield RunningApp(app, testbed.wire, Shop(testbed.database), testbed)
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
-    """An empty database, the wire to it, and commands in a lesson's folder that find it in DATABASE_URL."""
+class CommandLine:
+    """What `command_line` gives: commands in a lesson's folder, and the empty database in their DATABASE_URL."""
 
     wire: Wire
     shop: Shop
-    stage: Stage
+    testbed: Testbed
 
-    async def run(self, *arguments: str, lines: int = 4, **options: Any) -> Done:
-        """Runs `python -m arguments[0] …` and prints the end of what it printed."""
-        done = await self.stage.command(*arguments, **options)
+    @property
+    def explain(self) -> Explain:
+        return self.testbed.explain()
+
+    async def run(self, *arguments: str, lines: int = 4, **options: Any) -> CompletedCommand:
+        """Runs `python -m arguments[0] …` and prints the last `lines` of its output; with 1, the line that says why.
+
+        `options` are those of Testbed.command: `password=`.
+        """
+        done = await self.testbed.command(*arguments, **options)
         print(f"$ {done.command}   [exit code {done.code}]")  # noqa: T201
         printed = [line for line in done.output.splitlines() if line.strip()]
         for line in [done.last_line] if lines == 1 and printed else printed[max(0, len(printed) - lines) :]:
@@ -93,49 +146,54 @@ class Desk:
 
 
 @asynccontextmanager
-async def desk(number: int, target: str = "lessons") -> AsyncIterator[Desk]:
-    """A database and a command line in the folder of a lesson: yours, the solution's, or a variant's."""
-    lesson = catalogue.lesson(number)
+async def command_line(number: int, target: str = "lessons", *, large: bool = False) -> AsyncIterator[CommandLine]:
+    """An empty database, and commands in the folder of a lesson: yours, the solution's, or a variant's.
+
+    `async with command_line(5) as line: await line.run("alembic", "upgrade", "head")`. With `large` the database has
+    the rows of the lesson's large.sql.
+    """
+    lesson = find_lesson(number)
     with tempfile.TemporaryDirectory(prefix="notebook-") as scratch:
-        async with Stage(_run(), lesson, _folder(number, target, Path(scratch))) as stage:
-            yield Desk(stage.wire, Shop(stage.database), stage)
+        async with Testbed(_runtime(), lesson, _folder(number, target, Path(scratch))) as testbed:
+            if large:
+                await testbed.fill(lesson.large)
+            yield CommandLine(testbed.wire, Shop(testbed.database), testbed)
 
 
 async def log_of_start(number: int, target: str = "lessons", *, env: dict[str, str | None]) -> str:
-    """What an app prints when it is started with these settings and ends by itself; "" if it runs."""
+    """What an app prints that is started with these settings and ends by itself; empty if it runs."""
     try:
-        async with scene(number, target, env=env):
+        async with run_app(number, target, env=env):
             return ""
     except AppDidNotStart as refusal:
         return f"{refusal.log.rstrip()}\n[exit code {refusal.code}]"
 
 
-async def app(lesson: int | str, target: str = "lessons", *, env: dict[str, str | None] | None = None) -> Scene:
-    """Runs an app in the background, with a few books in the shop; one of the same lesson that ran before ends.
+async def app(lesson: int | str, target: str = "lessons", *, env: dict[str, str | None] | None = None) -> RunningApp:
+    """Runs an app in the background, on a database with a few rows; one of the same lesson that ran before ends.
 
     `target` is yours (`lessons`), `solutions`, or a variant. It ends with the kernel, or with the next `app`.
     """
-    number = catalogue.lesson(lesson).number
+    number = find_lesson(lesson).number
     if before := _running.pop(number, None):
         await before.aclose()
     stack = AsyncExitStack()
-    running = await stack.enter_async_context(scene(number, target, env=env))
+    running = await stack.enter_async_context(run_app(number, target, env=env))
     _running[number] = stack
     await fill(running.shop)
     return running
 
 
-async def wire(running: Scene, method: str, path: str, **options: Any) -> Waterfall:
-    """Sends a request, and shows when it was answered and what crossed the wire for it, before and after."""
-    clock = Clock()
+async def wire(running: RunningApp, method: str, path: str, **options: Any) -> Waterfall:
+    """Sends a request and draws its statements, with the moment of the response; the options are those of httpx."""
+    moments = Moments()
     with running.wire.watching() as seen:
         try:
-            await clock.request(running.app, method, path, **options)
-        except NoAnswer as error:
-            clock.note(f"no answer: {error}")
-        with contextlib.suppress(NotSettled):  # what stays open is to be seen, not an error here
-            await running.wire.calm(1)
-    return timeline(seen, clock, f"{method} {path}")
+            await moments.request(running.app, method, path, **options)
+        except NoResponse as error:
+            moments.note(f"no response: {error}")
+        await running.wire.wait_idle(1, strict=False)  # what stays open is to be seen, not an error here
+    return timeline(seen, moments, f"{method} {path}")
 
 
 def check(lesson: int | str, *, first: bool = False) -> None:
@@ -145,12 +203,15 @@ def check(lesson: int | str, *, first: bool = False) -> None:
     """
     from IPython.display import display
 
-    found = catalogue.lesson(lesson)
+    found = find_lesson(lesson)
     starting = Verdicts(None, f"Lesson {found.number:02}: the grader is starting …")
     shown = display(starting, display_id=True)  # type: ignore[no-untyped-call]
-    growing = Growing()
+    live_report = LiveReport()
     arguments = [f"checks/{found.name}", *(["-x"] if first else [])]
-    with tempfile.TemporaryDirectory(prefix="notebook-") as scratch, socket.socket(FAMILY) as listener:
+    with (
+        tempfile.TemporaryDirectory(prefix="notebook-", dir=short_temporary_folder()) as scratch,
+        socket.socket(FAMILY) as listener,
+    ):
         listener.bind(f"{scratch}/live.sock" if FAMILY != socket.AF_INET else ("127.0.0.1", 0))
         listener.listen()
         name = listener.getsockname()
@@ -160,18 +221,18 @@ def check(lesson: int | str, *, first: bool = False) -> None:
         with log.open("w") as file:
             grader = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
         try:
-            for line in _told(listener, grader):
-                growing.feed(line)
-                shown.update(Verdicts(growing.report, "", len(found.checks), growing.running))
+            for line in _lines_of(listener, grader):
+                live_report.feed(line)
+                shown.update(Verdicts(live_report.report, "", len(found.checks), live_report.running))
         except KeyboardInterrupt:
             grader.send_signal(signal.SIGINT)  # it ends its apps and drops its databases
         grader.wait()
         printed = log.read_text(encoding="utf-8", errors="replace")
-    shown.update(Verdicts(growing.report, printed if growing.report is None else "", len(found.checks)))
+    shown.update(Verdicts(live_report.report, printed if live_report.report is None else "", len(found.checks)))
 
 
-def _told(listener: socket.socket, grader: subprocess.Popen[bytes]) -> Iterator[bytes]:
-    """The lines that the grader tells, until it ends."""
+def _lines_of(listener: socket.socket, grader: subprocess.Popen[bytes]) -> Iterator[bytes]:
+    """The lines of JSON that the grader sends, until it ends; see report/live.py."""
     listener.settimeout(0.2)
     while grader.poll() is None:
         with contextlib.suppress(TimeoutError):
@@ -183,31 +244,34 @@ def _told(listener: socket.socket, grader: subprocess.Popen[bytes]) -> Iterator[
 
 def hint(lesson: int | str, name: str = "", *, again: bool = False) -> None:
     """A hint about a check, or about the first red one: a little more each time, unless `again`."""
-    from checks.kit.cli import hints
+    from checks.kit.report import hints
 
     try:
-        hints.show(catalogue.lesson(lesson), name, again, more='hint("{lesson}", "{check}")')
-    except CatalogueError as error:
+        hints.show(find_lesson(lesson), name, again, more='hint("{lesson}", "{check}")')
+    except WorkbookError as error:
         print(error)  # noqa: T201
 
 
 @dataclass(frozen=True, slots=True)
 class Verdicts:
-    """A report for a notebook: HTML where it can be shown, the terminal's words elsewhere."""
+    """A report for a notebook: HTML where it can be shown, the terminal's text elsewhere.
+
+    Without a report there is `message`, such as why there is none.
+    """
 
     report: Report | None
-    said: str
+    message: str
     total: int = 0
     running: str = ""
 
     def _repr_html_(self) -> str:
         if self.report is None:
-            return f"<pre>{escape(self.said)}</pre>"
+            return f"<pre>{escape(self.message)}</pre>"
         return html(self.report, self.total, self.running)
 
     def __repr__(self) -> str:
         if self.report is None:
-            return self.said
+            return self.message
         out = terminal.console(io.StringIO(), 80, styled=False)
         terminal.header(out, self.report)
         for result in self.report.results:
@@ -221,49 +285,61 @@ class Verdicts:
 def show(seen: Recording) -> None:
     """Prints the author's statements in the order in which they were sent, with the connection of each."""
     numbers: dict[int, int] = {}
-    for statement in seen.story:
+    for statement in seen.for_display:
         number = numbers.setdefault(statement.connection, len(numbers) + 1)
-        result = statement.error.message if statement.error else f"{statement.rows} rows" if statement.rows else ""
+        result = statement.error.message if statement.error else plural(statement.rows, "row") if statement.rows else ""
         print(f"#{number}  {' '.join(statement.text.split())[:88]:<90}{result}")  # noqa: T201
 
 
-class Clock:
-    """Notes moments on the clock of the tap, for `timeline`."""
+class Moments:
+    """Notes moments on the clock of the recordings, for `timeline`."""
 
     def __init__(self) -> None:
         self.moments: list[tuple[str, float]] = []
 
     def note(self, what: str) -> None:
+        """Notes that something happens now."""
         self.moments.append((what, time.perf_counter()))
 
-    async def request(self, app: App, method: str, path: str, **options: Any) -> Answer:
-        """A request whose sending and whose answer are noted."""
+    async def request(self, app: App, method: str, path: str, **options: Any) -> Response:
+        """Sends a request and notes when it was sent and when the response arrived."""
         self.note(f"{method} {path} sent")
-        answer = await app.request(method, path, **options)
-        self.note(f"{answer.status} arrived")
-        return answer
+        response = await app.request(method, path, **options)
+        self.note(f"{response.status} arrived")
+        return response
 
 
-def timeline(seen: Recording, clock: Clock, title: str) -> Waterfall:
-    """Statements as bars, moments as lines, in milliseconds since the first of them."""
-    return waterfall(title, seen, clock.moments)
+def timeline(seen: Recording, moments: Moments, title: str) -> Waterfall:
+    """A picture: statements as bars, moments as lines, in milliseconds since the first of them."""
+    return waterfall(title, seen, moments.moments)
 
 
-def _run() -> Run:
-    """One run for the kernel's life."""
-    if not _runs:
-        _runs.append(Run())
-        atexit.register(_runs[0].close)
-    return _runs[0]
+def plan_picture(plans: Plan | Mapping[str, Plan]) -> PlanPicture:
+    """A picture of a plan, or of several by what to call them: `plan_picture({"OFFSET": first, "keyset": second})`.
+
+    Plans come from `s.explain`. The bars are blocks of 8 kB, of all plans on one scale.
+    """
+    return PlanPicture({"": plans} if isinstance(plans, Plan) else dict(plans))
+
+
+def _runtime() -> Runtime:
+    """One for as long as the kernel lives."""
+    if not _runtimes:
+        drop_libpq_variables()  # which would reach the engines that cells make, too
+        _runtimes.append(Runtime())
+        atexit.register(_runtimes[0].close)
+    return _runtimes[0]
 
 
 def _folder(number: int, target: str, scratch: Path) -> Path:
-    lesson = catalogue.lesson(number)
+    lesson = find_lesson(number)
+    if target == "solutions" and not lesson.solution.is_dir():
+        raise NoSolution(
+            f"This cell runs the solution of lesson {number:02}, and there is no {display_path(lesson.solution)} here. "
+            f"Go on with the next cell, or get the solution and run this one again.{restore_advice(lesson.solution)}"
+        )
     if target in ("lessons", "solutions"):
         return lesson_folder(find_target(target), lesson)
-    from checks.kit.verify import variant, variant_folders
+    from checks.kit.lessons.variants import find_variant, materialize
 
-    for folder in variant_folders(lesson):
-        if folder.name == target:
-            return variant(lesson, folder, scratch)[0]
-    raise CatalogueError(f"Lesson {number} has no variant {target!r}. Give lessons, solutions or a variant's name.")
+    return materialize(find_variant(lesson, target), scratch)

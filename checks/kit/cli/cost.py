@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
+from contextlib import aclosing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from checks.kit.catalogue import CatalogueError, Lesson
-from checks.kit.cli.files import handed_out
-from checks.kit.cost import Cost, tour
+from checks.kit.lessons.errors import WorkbookError
+from checks.kit.lessons.lesson import Lesson
+from checks.kit.lessons.original import handed_out
+from checks.kit.lessons.patches import write_tree
+from checks.kit.lessons.paths import display_path
 from checks.kit.report import terminal
-from checks.kit.run import Run
-from checks.kit.targets import shown
+from checks.kit.testbed.cost import Cost, cost_requests
+from checks.kit.testbed.runtime import Runtime
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
 def cost(lesson: Lesson, folder: Path) -> None:
     out = terminal.console()
     out.print(f"Lesson {lesson.number:02} · {lesson.title}: what each request costs on the wire", style="bold")
-    out.print(f"as it was handed out → {shown(folder)}\n", style="dim", soft_wrap=True)
+    out.print(f"as it was handed out → {display_path(folder)}\n", style="dim", soft_wrap=True)
     show(out, *asyncio.run(measure(lesson, folder)))
 
 
@@ -31,20 +34,33 @@ async def measure(
     lesson: Lesson, folder: Path, environ: Mapping[str, str] = os.environ
 ) -> tuple[list[Cost], list[Cost]]:
     """The costs of the lesson as it was handed out, and of `folder`."""
-    if not lesson.tour:
-        raise CatalogueError(f"Lesson {lesson.number} has no tour: it is not about what a request costs.")
-    run = Run(environ)
+    if not lesson.cost_requests:
+        raise WorkbookError(f"Lesson {lesson.number} has no tour: it is not about what a request costs.")
+    run = Runtime(environ)
     try:
-        with tempfile.TemporaryDirectory(prefix="handed-out-") as scratch:
-            for name, content in handed_out(lesson).items():
-                path = Path(scratch) / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content)
-            before, after = await asyncio.gather(tour(run, lesson, Path(scratch)), tour(run, lesson, folder))
-        await run.aclose()
-        return before, after
+        async with aclosing(run):
+            with tempfile.TemporaryDirectory(prefix="handed-out-", dir=run.scratch) as scratch:
+                write_tree(handed_out(lesson), Path(scratch))
+                before, after = await _both(
+                    cost_requests(run, lesson, Path(scratch)), cost_requests(run, lesson, folder)
+                )
+                return before, after
     finally:
         run.close()
+
+
+async def _both(*tours: Coroutine[Any, Any, list[Cost]]) -> list[list[Cost]]:
+    """The results of all; when one fails, the others have cleaned up before its exception is raised.
+
+    They share a launcher: if it were closed under one that goes on, that one would wait forever for its app to end.
+    """
+    tasks = [asyncio.ensure_future(tour) for tour in tours]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
 
 
 def show(out: Console, before: list[Cost], after: list[Cost]) -> None:

@@ -1,4 +1,4 @@
-"""`workbook doctor`: what this machine has, what is missing, and the command that mends it."""
+"""`workbook doctor`: what this machine has, what is missing, and the command that fixes it."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ import sys
 import time
 from dataclasses import dataclass
 
-from checks.kit import catalogue
-from checks.kit.catalogue import ROOT, STATE
+from checks.kit.lessons.errors import WorkbookError
+from checks.kit.lessons.lesson import all_lessons
+from checks.kit.lessons.paths import ROOT, STATE
 from checks.kit.report import terminal
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`ok` None: not there, and not needed either; `mend` is the command to type."""
+    """`ok` None: not there, and not needed either; `fix` is the command to type."""
 
     ok: bool | None
     text: str
-    mend: str = ""
+    fix: str = ""
 
 
 def doctor() -> int:
@@ -35,8 +36,8 @@ def doctor() -> int:
         finding = look()
         symbol, style = {True: ("✓", "green"), False: ("✗", "bold red"), None: ("–", "dim")}[finding.ok]
         out.print(f"{symbol} {finding.text}", style=style, soft_wrap=True)
-        if finding.mend:
-            out.print(f"    {finding.mend}", style="cyan", soft_wrap=True)
+        if finding.fix:
+            out.print(f"    {finding.fix}", style="cyan", soft_wrap=True)
         bad = bad or finding.ok is False
     out.print("\nSomething is missing." if bad else "\nAll that the lessons need is here.", style="bold")
     return int(bad)
@@ -75,22 +76,22 @@ def packages() -> Finding:
 
 def lessons() -> Finding:
     try:
-        return Finding(True, f"{len(catalogue.lessons())} lessons in {ROOT}")
-    except catalogue.CatalogueError as error:
+        return Finding(True, f"{len(all_lessons())} lessons in {ROOT}")
+    except WorkbookError as error:
         return Finding(False, str(error))
 
 
 def postgres() -> Finding:
-    """Really connects, through the tap, as a check does."""
+    """Really connects, through the proxy, as a check does."""
     from checks.kit.postgres import PostgresUnavailable, find
-    from checks.kit.wire import open_tap
+    from checks.kit.wire import open_proxy
 
     async def ask() -> str:
         import asyncpg
 
         async with (
             server.database("CREATE TABLE probe (id int)", "doctor") as database,
-            open_tap(server.address) as wire,
+            open_proxy(server.address) as wire,
         ):
             connection = await asyncpg.connect(database.url(wire.host, wire.port, scheme="postgresql"))
             try:
@@ -110,7 +111,7 @@ def postgres() -> Finding:
     finally:
         server.close()
     seconds = time.perf_counter() - began
-    return Finding(True, f"PostgreSQL {version} answers through the tap after {seconds:.1f} s: {server.summary}")
+    return Finding(True, f"PostgreSQL {version} responds through the proxy after {seconds:.1f} s: {server.summary}")
 
 
 def disk() -> Finding:
@@ -139,14 +140,18 @@ def docker() -> Finding:
     try:
         done = subprocess.run(["docker", "info"], capture_output=True, timeout=10)
     except subprocess.TimeoutExpired:
-        return Finding(None, "Docker is installed, but its engine does not answer")
+        return Finding(None, "Docker is installed, but its engine does not respond")
     if done.returncode:
         return Finding(None, "Docker is installed, but no engine runs; the embedded PostgreSQL needs none")
-    return Finding(True, "Docker answers: WORKBOOK_POSTGRES=docker and =compose can be used")
+    return Finding(True, "Docker works: WORKBOOK_POSTGRES=docker and =compose can be used")
 
 
 def pgbouncer() -> Finding:
-    return _optional("pgbouncer", "lesson 16 uses it", "apt-get install pgbouncer   or   brew install pgbouncer")
+    return _optional(
+        "pgbouncer",
+        "`workbook dev bench` compares the proxy with it",
+        "apt-get install pgbouncer   or   brew install pgbouncer",
+    )
 
 
 def sandbox() -> Finding:
@@ -154,12 +159,12 @@ def sandbox() -> Finding:
         return Finding(None, "bubblewrap is for Linux; instructors who grade elsewhere have limits only")
     if shutil.which("bwrap") is None:
         return Finding(
-            None, "bwrap is not installed; `workbook grade` runs hand-ins in it", "apt-get install bubblewrap"
+            None, "bwrap is not installed; `workbook grade` runs submissions in it", "apt-get install bubblewrap"
         )
     from checks.kit.service import sandbox as made
 
-    way, sentence = made.way()
-    return Finding(True if way else None, f"`workbook grade` runs hand-ins in {sentence}")
+    way, sentence = made.detect()
+    return Finding(True if way else None, f"`workbook grade` runs submissions in {sentence}")
 
 
 def notebooks() -> Finding:
@@ -168,7 +173,7 @@ def notebooks() -> Finding:
     return Finding(True, "JupyterLab for the notebooks: jupyter lab notebooks")
 
 
-def _optional(program: str, use: str, mend: str) -> Finding:
+def _optional(program: str, use: str, fix: str) -> Finding:
     if path := shutil.which(program):
         return Finding(True, f"{program}: {path}")
-    return Finding(None, f"{program} is not installed; {use}", mend)
+    return Finding(None, f"{program} is not installed; {use}", fix)

@@ -1,94 +1,84 @@
-"""`reset` and `diff`: the only commands that compare or touch the learner's files."""
+"""`reset` and `diff`: the commands that compare or touch the learner's files."""
 
 from __future__ import annotations
 
 import difflib
 import shutil
-import subprocess
 import time
 from pathlib import Path
 
 import typer
 
-from checks.kit.catalogue import ROOT, STATE, CatalogueError, Lesson
-from checks.kit.progress import Progress
+from checks.kit.lessons.code_state import SOURCE
+from checks.kit.lessons.errors import WorkbookError
+from checks.kit.lessons.lesson import Lesson
+from checks.kit.lessons.original import handed_out
+from checks.kit.lessons.patches import Tree, read_tree, write_tree
+from checks.kit.lessons.paths import STATE, display_path
+from checks.kit.lessons.progress import Progress
 from checks.kit.report import terminal
-from checks.kit.targets import shown
 
 
 def reset(lesson: Lesson, yes: bool) -> None:
-    """Restores lessons/lesson_NN from the last commit that the workbook shipped; keeps a copy of what was there."""
+    """Makes lessons/lesson_NN what it was when it was handed out; keeps a copy of what was there."""
     out = terminal.console()
-    original = handed_out(lesson)
-    if not yes and not typer.confirm(f"Put {shown(lesson.folder)} back to how it was handed out? A copy is kept."):
+    original = handed_out(lesson)  # as a whole, before anything is touched
+    if not yes and not typer.confirm(
+        f"Put {display_path(lesson.folder)} back to how it was handed out? A copy is kept."
+    ):
         raise typer.Exit(1)
-    copy = STATE / "kept" / f"{lesson.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    copy = _keep_copy(lesson.folder) if lesson.folder.is_dir() else None
+    for path in sorted(lesson.folder.rglob("*"), reverse=True):
+        if path.is_symlink() or not path.is_dir():
+            if path.is_symlink() or path.relative_to(lesson.folder).as_posix() not in original:
+                path.unlink()
+        elif not any(path.iterdir()):
+            path.rmdir()
+    write_tree(original, lesson.folder)
+    Progress().forget(lesson.name)
+    where = f" Your files are in {display_path(copy)}." if copy else ""
+    out.print(f"{display_path(lesson.folder)} is as it was handed out.{where}")
+
+
+def _keep_copy(folder: Path) -> Path:
+    """A copy of the learner's files, below .workbook."""
+    copy = STATE / "kept" / f"{folder.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     while copy.exists():
         copy = copy.with_name(copy.name + "x")
-    shutil.copytree(lesson.folder, copy)
-    tracked = set(original)
-    for path in sorted(lesson.folder.rglob("*"), reverse=True):
-        relative = path.relative_to(lesson.folder).as_posix()
-        if path.is_file() and relative not in tracked:
-            path.unlink()
-        elif path.is_dir() and not any(path.iterdir()):
-            path.rmdir()
-    for name, content in original.items():
-        target = lesson.folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(content)
-    Progress().forget(lesson.name)
-    out.print(f"{shown(lesson.folder)} is as it was handed out. Your files are in {shown(copy)}.")
-
-
-def handed_out(lesson: Lesson) -> dict[str, bytes]:
-    """The lesson's files as the workbook first shipped them, from git's history."""
-    folder = lesson.folder.relative_to(ROOT).as_posix()
-    reference = _git("rev-parse", "--verify", "--quiet", "refs/remotes/origin/HEAD").strip() or "HEAD"
-    names = [name for name in _git("ls-tree", "-r", "--name-only", "-z", reference, f"{folder}/").split("\0") if name]
-    if not names:
-        raise CatalogueError(
-            f"git knows no {folder} to restore from. Download it again from where you got the workbook; "
-            "nothing was changed."
-        )
-    return {name.removeprefix(f"{folder}/"): _git_bytes("show", f"{reference}:{name}") for name in names}
-
-
-def _git(*arguments: str) -> str:
-    return _git_bytes(*arguments).decode()
-
-
-def _git_bytes(*arguments: str) -> bytes:
-    try:
-        return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, check=False).stdout
-    except FileNotFoundError:
-        raise CatalogueError("git is not installed; reset needs it. Nothing was changed.") from None
+    shutil.copytree(folder, copy, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    return copy
 
 
 def diff(lesson: Lesson, peek: bool) -> None:
     """Prints the difference from the learner's files to the solution's, file by file."""
+    if not lesson.solution.is_dir():
+        raise WorkbookError(f"There is no {display_path(lesson.solution)} in this checkout to compare with.")
     if not peek and not Progress().passed(lesson.name, [entry.name for entry in lesson.checks]):
-        raise CatalogueError(
+        raise WorkbookError(
             f"Lesson {lesson.number} does not pass yet, and the solution would spoil it. "
             f"A hint: workbook hint {lesson.number}. To see it all the same: workbook diff {lesson.number} --peek"
         )
+    if _show_difference(read_tree(lesson.folder), read_tree(lesson.solution), "yours", "solution"):
+        return
+    terminal.console().print("Your files are the solution's, to the letter.")
+
+
+def diff_mine(lesson: Lesson) -> None:
+    """Prints what the learner changed since the lesson was handed out."""
+    if not _show_difference(handed_out(lesson), read_tree(lesson.folder), "handed-out", "yours"):
+        terminal.console().print(f"{display_path(lesson.folder)} is as it was handed out.")
+
+
+def _show_difference(old: Tree, new: Tree, old_name: str, new_name: str) -> bool:
+    """Whether there is one, in source files; what an app wrote into its folder is left out."""
     out = terminal.console()
-    names = sorted({path for folder in (lesson.folder, lesson.solution) for path in _python_files(folder)})
-    same = True
-    for name in names:
-        mine, theirs = _lines(lesson.folder / name), _lines(lesson.solution / name)
-        for line in difflib.unified_diff(mine, theirs, f"yours/{name}", f"solution/{name}", lineterm=""):
-            same = False
+    differs = False
+    for name in sorted(old.keys() | new.keys()):
+        if name in ("README.md", "lesson.toml") or not name.endswith(SOURCE):
+            continue
+        before, after = (tree.get(name, b"").decode(errors="replace").splitlines() for tree in (old, new))
+        for line in difflib.unified_diff(before, after, f"{old_name}/{name}", f"{new_name}/{name}", lineterm=""):
+            differs = True
             style = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1], "")
             out.print(line, style=style, soft_wrap=True)
-    if same:
-        out.print("Your files are the solution's, to the letter.")
-
-
-def _python_files(folder: Path) -> list[str]:
-    kept = (path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-    return [path.relative_to(folder).as_posix() for path in kept if path.name not in ("README.md", "lesson.toml")]
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    return differs

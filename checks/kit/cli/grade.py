@@ -1,4 +1,4 @@
-"""`workbook grade`: many people's hand-ins, unattended."""
+"""`workbook grade`: grades the submissions of a class, unattended."""
 
 from __future__ import annotations
 
@@ -15,90 +15,114 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from checks.kit import catalogue
-from checks.kit.catalogue import CatalogueError
+from checks.kit.lessons.errors import WorkbookError
+from checks.kit.lessons.lesson import all_lessons, find_lesson
 from checks.kit.report import terminal
+from checks.kit.report.safe_text import display_line
 from checks.kit.service import sandbox
-from checks.kit.submissions import results, units
-from checks.kit.submissions.intake import submissions
-from checks.kit.submissions.local import grade_here
-from checks.kit.submissions.marking import Marking, Scheduler
+from checks.kit.submissions.grade_cache import GradeCache
+from checks.kit.submissions.grading_run import GradingRun, JobRunner
+from checks.kit.submissions.intake.read import submissions
+from checks.kit.submissions.jobs import Job, RunSettings, fingerprint, without_untouched
 from checks.kit.submissions.model import Gradebook
-from checks.kit.submissions.store import Store
-from checks.kit.submissions.units import Rules, Unit, begun
+from checks.kit.submissions.results import write
+from checks.kit.submissions.work.local import grade_here
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 INTERRUPTED = 130
-MOST_NOTES = 5
-"""Lines about single hand-ins on the screen; all of them are on the page."""
+"""The exit code of a shell for a program that Ctrl-C ended."""
+
+MAX_LINES = 5
+"""Lines of one kind on the screen, such as notes on skipped files; of more, only their number is printed."""
+
+MAX_NAME_CHARACTERS = 30
+MAX_MESSAGE_CHARACTERS = 200
+
+LINE_INTERVAL = 5
+"""Seconds between two lines of progress where there is no terminal."""
 
 
 def grade(
-    paths: Sequence[Path], lessons: str, jobs: int, out: Path, limit: int, again: bool, scheduler: str, one: bool
+    paths: Sequence[Path],
+    lessons: str,
+    out: Path,
+    *,
+    workers: int,
+    limit: int,
+    again: bool,
+    scheduler: str,
+    one_each: bool,
 ) -> int:
-    """The exit code: 0 if every hand-in has its marks, 1 if our own grader failed with some."""
-    grading = _on_cluster(scheduler) if scheduler else partial(grade_here, jobs=jobs or os.cpu_count() or 1)
+    """Returns the exit code: 0 if all submissions are graded, 1 if the grader failed on some, 130 if interrupted.
+
+    `lessons` is as `chosen` takes it. `workers` is how many jobs run at once on this machine, 0 for one per core;
+    with `scheduler`, the address of a Dask scheduler, its workers grade instead. `limit` is in seconds for each
+    lesson of a submission. Raises WorkbookError.
+    """
+    run_jobs = _on_cluster(scheduler) if scheduler else partial(grade_here, workers=workers or os.cpu_count() or 1)
     console = terminal.console()
     numbers = chosen(lessons)
-    _keep_apart(paths, out)
-    _usable(out)
-    console.print("Reading what was handed in …", style="dim")
-    passed_over: list[str] = []
-    handed_in = [begun(found) for found in submissions(paths, numbers, passed_over.append, one_each=one)]
-    for note in passed_over[:MOST_NOTES]:
-        console.print(f"  {note}", style="yellow", soft_wrap=True)
-    if more := passed_over[MOST_NOTES:]:
+    _check_separate(paths, out)
+    _check_writable(out)
+    console.print("Reading the submissions …", style="dim")
+    skipped: list[str] = []
+    read = submissions(paths, numbers, skipped.append, one_each=one_each)
+    for sentence in skipped[:MAX_LINES]:
+        console.print(f"  {sentence}", style="yellow", soft_wrap=True)
+    if more := skipped[MAX_LINES:]:
         console.print(f"  and {len(more)} more", style="yellow")
-    way, isolation = sandbox.way()
+    way, isolation = sandbox.detect()
     console.print(f"Isolation: {isolation}", style="" if way else "bold yellow", soft_wrap=True)
-    marking = Marking(handed_in, Rules(units.fingerprint(), bool(way), limit), Store(out / "units"))
-    marking.plan(again=again)
-    console.print(_plan(marking))
-    began = time.perf_counter()
+    settings = RunSettings(fingerprint(), bool(way), limit)
+    run = GradingRun([without_untouched(submission) for submission in read], settings, GradeCache(out / "cache"))
+    run.plan(again=again)
+    console.print(_plan(run))
+    start = time.perf_counter()
     try:
-        with _progress(console, marking) as ended:
-            asyncio.run(_interruptible(marking.grade(grading, ended)))
+        with _progress(console, run) as on_end:
+            asyncio.run(_interruptible(run.grade(run_jobs, on_end)))
     except (KeyboardInterrupt, asyncio.CancelledError):
-        done = f"{len(marking.todo) - marking.left} of {len(marking.todo)}"
-        console.print(f"\nInterrupted; {done} are kept. To go on: the same command again.", style="bold")
+        done = f"{len(run.todo) - run.remaining} of {len(run.todo)}"
+        console.print(f"\nInterrupted. {done} are graded; to continue, run the same command again.", style="bold")
         return INTERRUPTED
-    book = marking.gradebook(numbers, isolation)
-    results.write(book, out)
-    _summary(console, marking, book, out, time.perf_counter() - began)
-    return 1 if marking.failed else 0
+    gradebook = run.gradebook(numbers, isolation)
+    write.write(gradebook, out)
+    _summary(console, run, gradebook, out, time.perf_counter() - start)
+    return 1 if run.failed else 0
 
 
-def counted(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+def counted(number: int, noun: str) -> str:
+    """`1 lesson`, `2 lessons`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def _on_cluster(address: str) -> Scheduler:
+def _on_cluster(address: str) -> JobRunner:
     try:
-        from checks.kit.submissions.cluster import grade_on_cluster
+        from checks.kit.submissions.work.cluster import grade_on_cluster
     except ImportError:
-        raise CatalogueError("--scheduler needs Dask. Install it with: uv sync --extra cluster") from None
+        raise WorkbookError("--scheduler needs Dask. Install it with: uv sync --extra cluster") from None
     return partial(grade_on_cluster, address=address)
 
 
 def chosen(text: str) -> list[int]:
-    """`0-3,5` as numbers; all lessons if empty. Raises CatalogueError for one that there is not."""
+    """The numbers of the lessons in `0-3,5`, of all lessons if the text is empty. Raises WorkbookError."""
     if not text:
-        return [lesson.number for lesson in catalogue.lessons()]
+        return [lesson.number for lesson in all_lessons()]
     numbers: set[int] = set()
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         last = last if dash else first
         if not (first.isdecimal() and last.isdecimal() and int(first) <= int(last)):
-            raise CatalogueError(f"--lessons {text}: write numbers and ranges, such as 0-3,5.")
-        catalogue.lesson(int(last))  # before a long range is counted out
+            raise WorkbookError(f"--lessons {text}: write numbers and ranges, such as 0-3,5.")
+        find_lesson(int(last))  # fails here for 0-99999999, before the numbers up to it are listed
         numbers.update(range(int(first), int(last) + 1))
-    return [catalogue.lesson(number).number for number in sorted(numbers)]
+    return [find_lesson(number).number for number in sorted(numbers)]
 
 
-def _usable(out: Path) -> None:
-    """Finds out before the work whether its results can be written."""
+def _check_writable(out: Path) -> None:
+    """Finds out before hours of grading whether the results can be written."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):
@@ -106,25 +130,23 @@ def _usable(out: Path) -> None:
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise
-        raise CatalogueError(
-            f"Nothing can be written to --out {out} ({error.strerror}). Name another folder."
-        ) from None
+        raise WorkbookError(f"Nothing can be written to --out {out} ({error.strerror}). Name another folder.") from None
 
 
-def _keep_apart(paths: Sequence[Path], out: Path) -> None:
-    """Results among the hand-ins would be a hand-in the next time."""
+def _check_separate(paths: Sequence[Path], out: Path) -> None:
+    """Results in the folder of submissions would be read as a submission the next time."""
     for path in paths:
         if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
-            raise CatalogueError(f"--out {out} lies in {path}, with the hand-ins. Name a folder elsewhere.")
+            raise WorkbookError(f"--out {out} lies in {path}, with the submissions. Name a folder elsewhere.")
 
 
-def _plan(marking: Marking) -> str:
-    text = f"{counted(len(marking.submissions), 'hand-in')}, {counted(len(marking.todo), 'lesson')} to grade"
-    return text + (f"; {marking.known} have not changed since they were graded" if marking.known else "")
+def _plan(run: GradingRun) -> str:
+    text = f"{counted(len(run.submissions), 'submission')}, {counted(len(run.todo), 'lesson')} to grade"
+    return text + (f"; {run.cached} have not changed since they were graded" if run.cached else "")
 
 
 async def _interruptible(work: Coroutine[Any, Any, None]) -> None:
-    """Ends on SIGTERM as on Ctrl-C: what runs is ended, what is done is kept."""
+    """Ends on SIGTERM and SIGHUP as on Ctrl-C: running graders are stopped, finished grades are kept."""
     task = asyncio.ensure_future(work)
     loop = asyncio.get_running_loop()
     if sys.platform != "win32":
@@ -134,64 +156,67 @@ async def _interruptible(work: Coroutine[Any, Any, None]) -> None:
 
 
 @contextmanager
-def _progress(console: Console, marking: Marking) -> Iterator[Callable[[Unit], None]]:
-    """A bar with an estimate on a terminal, else a line now and then."""
-    total = len(marking.todo)
+def _progress(console: Console, run: GradingRun) -> Iterator[Callable[[Job], None]]:
+    """Shows a bar with the time left on a terminal, else a line every few seconds."""
+    total = len(run.todo)
     if not total:
-        yield lambda unit: None
+        yield lambda job: None
     elif console.is_terminal and not terminal.plain():
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
         with Progress(*columns, console=console) as bar:
             task = bar.add_task("PostgreSQL and the graders are starting", total=total)
-            yield lambda unit: bar.update(task, advance=1, description=_latest(marking, unit))
+            yield lambda job: bar.update(task, advance=1, description=_latest(run, job))
     else:
-        yield _lines(console, marking, total)
+        yield _line_printer(console, run, total)
 
 
-def _lines(console: Console, marking: Marking, total: int) -> Callable[[Unit], None]:
-    began = time.monotonic()
-    last = began
+def _line_printer(console: Console, run: GradingRun, total: int) -> Callable[[Job], None]:
+    start = last_line = time.monotonic()
     done = 0
 
-    def ended(unit: Unit) -> None:
-        nonlocal last, done
+    def on_end(job: Job) -> None:
+        nonlocal last_line, done
         done += 1
         now = time.monotonic()
-        if now - last > 5 or done in (1, total):
-            left = (now - began) / done * (total - done)
-            rest = f"{left / 60:.0f} min" if left > 90 else f"{left:.0f} s"
-            console.print(f"{done}/{total}, about {rest} left: {_latest(marking, unit)}", soft_wrap=True)
-            last = now
+        if now - last_line > LINE_INTERVAL or done in (1, total):
+            seconds = (now - start) / done * (total - done)
+            time_left = f"{seconds / 60:.0f} min" if seconds > 90 else f"{seconds:.0f} s"
+            console.print(f"{done}/{total}, about {time_left} left: {_latest(run, job)}", soft_wrap=True)
+            last_line = now
 
-    return ended
+    return on_end
 
 
-def _latest(marking: Marking, unit: Unit) -> str:
-    learners = marking.learners(unit.key)
+def _latest(run: GradingRun, job: Job) -> str:
+    learners = run.learners(job.key)
     more = f" and {len(learners) - 1} more" if len(learners) > 1 else ""
-    return f"lesson {unit.lesson:02}, {terminal.printable(learners[0][:30])}{more}"
+    return f"lesson {job.lesson:02}, {_name(learners[0])}{more}"
 
 
-def _summary(console: Console, marking: Marking, book: Gradebook, out: Path, seconds: float) -> None:
-    everything = sum(graded.passed == book.total for graded in book.graded)
-    stopped = sum(bool(mark.stopped) for graded in book.graded for mark in graded.marks.values())
-    empty = [graded.submission.learner for graded in book.graded if not graded.marks]
-    done = f"{counted(len(book.graded), 'hand-in')} graded in {seconds / 60:.1f} min"
-    console.print(f"\n{done}; {everything} of them {'passes' if everything == 1 else 'pass'} everything.", style="bold")
+def _name(learner: str) -> str:
+    return display_line(learner, MAX_NAME_CHARACTERS)
+
+
+def _summary(console: Console, run: GradingRun, gradebook: Gradebook, out: Path, seconds: float) -> None:
+    complete = sum(learner.passed == gradebook.total for learner in gradebook.learners)
+    stopped = sum(bool(grade.stopped) for learner in gradebook.learners for grade in learner.grades.values())
+    empty = [learner.submission.learner for learner in gradebook.learners if not learner.submission.lessons]
+    done = f"{counted(len(gradebook.learners), 'submission')} graded in {seconds / 60:.1f} min"
+    console.print(f"\n{done}; {complete} of them {'passes' if complete == 1 else 'pass'} all checks.", style="bold")
     if stopped:
-        console.print(f"Stopped by a limit: {counted(stopped, 'lesson')}; the page says which one.")
+        console.print(f"Stopped by a limit: {counted(stopped, 'lesson')}. The page says which one.")
     if empty:
-        names = ", ".join(terminal.printable(name[:30]) for name in empty[:MOST_NOTES])
-        more = f" and {len(empty) - MOST_NOTES} more" if len(empty) > MOST_NOTES else ""
-        console.print(f"Nothing that could be graded came from {names}{more}; the page says why.", soft_wrap=True)
-    for key, said in list(marking.failed.items())[:MOST_NOTES]:
-        names = ", ".join(terminal.printable(name) for name in marking.learners(key))
-        last = terminal.printable(said.splitlines()[-1][:200]) if said else "it said nothing"
-        console.print(f"Not graded, by no fault of theirs: {names} ({last}).", style="bold red", soft_wrap=True)
-    if marking.failed:
-        missing = counted(len(marking.failed), "lesson")
-        console.print(f"Missing: {missing}. Run the same command again: only that is graded.", style="bold")
+        names = ", ".join(_name(learner) for learner in empty[:MAX_LINES])
+        more = f" and {len(empty) - MAX_LINES} more" if len(empty) > MAX_LINES else ""
+        console.print(f"Submitted nothing that can be graded: {names}{more}. The page says why.", soft_wrap=True)
+    for key, output in list(run.failed.items())[:MAX_LINES]:
+        names = ", ".join(_name(learner) for learner in run.learners(key))
+        message = display_line(output.splitlines()[-1], MAX_MESSAGE_CHARACTERS) if output else "it printed nothing"
+        console.print(f"Not graded, because the grader failed: {names} ({message}).", style="bold red", soft_wrap=True)
+    if run.failed:
+        missing = counted(len(run.failed), "lesson")
+        console.print(f"{missing} to go. Run the same command again: it grades only what is missing.", style="bold")
     page = out / "index.html"
     console.print(f"Open: {page}", style=f"link {page.resolve().as_uri()}", soft_wrap=True)

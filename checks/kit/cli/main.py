@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import errno
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from checks.kit import catalogue
-from checks.kit.catalogue import CatalogueError, Lesson
+from checks.kit.cli import dev
+from checks.kit.lessons.errors import WorkbookError, explained
+from checks.kit.lessons.lesson import Lesson, find_lesson
 
 app = typer.Typer(
-    help="The Bookshop workbook: mend an inherited service, lesson by lesson, graded on a live PostgreSQL.",
+    help="The Bookshop workbook: fix an inherited service, lesson by lesson, graded on a live PostgreSQL.",
     epilog="Start with lessons/lesson_00/README.md, then: pytest checks/lesson_00",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -21,27 +21,34 @@ app = typer.Typer(
     no_args_is_help=False,
 )
 
-Number = Annotated[int, typer.Argument(help="The lesson's number, such as 1.", metavar="LESSON", show_default=False)]
+Number = Annotated[str, typer.Argument(help="The lesson's number, such as 1.", metavar="LESSON", show_default=False)]
 Target = Annotated[str, typer.Option(help="Whose code: lessons (yours), solutions, or a folder.")]
 
 
 def main() -> None:
     """Runs the command line; every error that we foresee ends here as one sentence."""
     from checks.kit.postgres import PostgresUnavailable
-    from checks.kit.service import AppDidNotStart
+    from checks.kit.postgres.libpq_environment import drop_libpq_variables
+    from checks.kit.report.encoding import accept_any_text
+    from checks.kit.service.app import AppDidNotStart
+    from checks.kit.service.end_signals import end_as_ctrl_c_does
 
+    accept_any_text()
+    end_as_ctrl_c_does()
+    drop_libpq_variables()
     try:
         app()
-    except (CatalogueError, PostgresUnavailable) as error:
+    except (WorkbookError, PostgresUnavailable) as error:
         sys.exit(f"workbook: {error}")
     except AppDidNotStart as error:
-        sys.exit(f"{error.log.rstrip()}\n\nworkbook: {error} Its log is above.")
+        log = error.log.strip("\n")
+        sys.exit(f"{log}\n\nworkbook: {error} Its log is above." if log else f"workbook: {error} It printed nothing.")
     except KeyboardInterrupt:
         sys.exit(130)
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if not (sentence := explained(error)):
             raise
-        sys.exit(f"workbook: the disk is full ({error.filename or 'while writing'}). Free some space and try again.")
+        sys.exit(f"workbook: {sentence}")
 
 
 @app.callback(invoke_without_command=True)
@@ -56,13 +63,13 @@ def overview(context: typer.Context) -> None:
 @app.command(epilog="Examples: workbook watch; workbook watch 3; workbook watch 3 | cat")
 def watch(
     number: Annotated[
-        int | None, typer.Argument(help="The lesson; the next one if left out.", metavar="LESSON", show_default=False)
+        str | None, typer.Argument(help="The lesson; the next one if left out.", metavar="LESSON", show_default=False)
     ] = None,
 ) -> None:
     """Grades a lesson again on every save, what failed last first; keys give hints and more."""
     from checks.kit.cli import watch as module
 
-    module.watch(catalogue.lesson(number) if number is not None else None)
+    module.watch(find_lesson(number) if number is not None else None)
 
 
 @app.command(epilog="Example: workbook skip 1")
@@ -70,19 +77,26 @@ def skip(number: Number) -> None:
     """The fast track: a lesson whose checks your code passes straight away counts as done."""
     from checks.kit.cli import skip as module
 
-    raise typer.Exit(module.skip(catalogue.lesson(number)))
+    raise typer.Exit(module.skip(find_lesson(number)))
 
 
-@app.command(epilog="Example: workbook serve 1 --port 8001")
+@app.command(epilog="Examples: workbook serve 1; workbook serve 1 --port 8001; workbook serve 1 --debug")
 def serve(
     number: Number,
-    port: Annotated[int, typer.Option(help="The TCP port of the app on this machine.")] = 8000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The TCP port of the app on this machine.")] = 8000,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Wait at each start until an editor's debugger has attached.")
+    ] = False,
+    tracebacks: Annotated[
+        bool, typer.Option("--tracebacks", help="Show tracebacks whole, not your own lines only.")
+    ] = False,
     target: Target = "lessons",
 ) -> None:
     """Runs a lesson's app with a few books in the shop, and shows what crosses the wire."""
     from checks.kit.cli import serve as module
 
-    module.serve(catalogue.lesson(number), _folder(target, catalogue.lesson(number)), port)
+    lesson = find_lesson(number)
+    module.serve(lesson, _folder(target, lesson), module.Options(port, debug, tracebacks))
 
 
 @app.command(epilog="Examples: workbook hint 1; workbook hint 1 test_the_dashboard_is_right; workbook hint 1 --again")
@@ -94,9 +108,9 @@ def hint(
     again: Annotated[bool, typer.Option(help="Show the hints that you had, without a new one.")] = False,
 ) -> None:
     """Says a little about the first red check, and a little more each time."""
-    from checks.kit.cli import hints
+    from checks.kit.report import hints
 
-    hints.show(catalogue.lesson(number), check, again)
+    hints.show(find_lesson(number), check, again)
 
 
 @app.command(epilog="Example: workbook reset 1")
@@ -106,19 +120,26 @@ def reset(
 ) -> None:
     """Puts a lesson back to how it was handed out; what you wrote is kept as a copy."""
     from checks.kit.cli import files
+    from checks.kit.lessons.original import lesson_to_restore
 
-    files.reset(catalogue.lesson(number), yes)
+    files.reset(lesson_to_restore(number), yes)
 
 
-@app.command(epilog="Example: workbook diff 1")
+@app.command(epilog="Examples: workbook diff 1; workbook diff 1 --mine")
 def diff(
     number: Number,
     peek: Annotated[bool, typer.Option(help="Show the solution although the lesson does not pass yet.")] = False,
+    mine: Annotated[
+        bool, typer.Option("--mine", help="Show what you changed since the lesson was handed out.")
+    ] = False,
 ) -> None:
     """Shows how your code differs from the solution, once the lesson passes."""
     from checks.kit.cli import files
 
-    files.diff(catalogue.lesson(number), peek)
+    if mine:
+        files.diff_mine(find_lesson(number))
+    else:
+        files.diff(find_lesson(number), peek)
 
 
 @app.command(epilog="Example: workbook cost 3")
@@ -126,15 +147,15 @@ def cost(number: Number, target: Target = "lessons") -> None:
     """What a lesson's requests cost on the wire: as it was handed out, and as it is now."""
     from checks.kit.cli import cost as module
 
-    module.cost(catalogue.lesson(number), _folder(target, catalogue.lesson(number)))
+    module.cost(find_lesson(number), _folder(target, find_lesson(number)))
 
 
 @app.command(epilog="Example: workbook psql 1")
 def psql(number: Number) -> None:
-    """Opens psql on a database with the lesson's tables and a few books."""
+    """Opens psql on the database of `workbook serve`, if that runs, else on one with a few books."""
     from checks.kit.cli import psql as module
 
-    module.psql(catalogue.lesson(number))
+    raise typer.Exit(module.psql(find_lesson(number)))
 
 
 @app.command(
@@ -150,75 +171,60 @@ def run_in(
     """Runs a command in a lesson's folder, with a fresh database in DATABASE_URL."""
     from checks.kit.cli import run_in as module
 
-    lesson = catalogue.lesson(number)
+    lesson = find_lesson(number)
     raise typer.Exit(module.run_in(lesson, _folder(target, lesson), command))
 
 
 @app.command(epilog="Example: workbook doctor")
 def doctor() -> None:
-    """Looks at this machine: what is there, what is missing, and the command that mends it."""
+    """Looks at this machine: what is there, what is missing, and the command that installs it."""
     from checks.kit.cli import doctor as module
 
     raise typer.Exit(module.doctor())
 
 
-@app.command(epilog="Examples: workbook verify; workbook verify 0 1 --jobs 4; workbook verify 1 --only wrong_")
-def verify(
-    numbers: Annotated[list[int] | None, typer.Argument(help="Lessons; all if left out.", metavar="LESSON...")] = None,
-    jobs: Annotated[int, typer.Option(help="How many apps are graded at once; 0: as many as there are cores.")] = 0,
-    only: Annotated[str, typer.Option(help="Only cases whose name holds this, such as `solution` or `wrong_`.")] = "",
-) -> None:
-    """For authors: holds lessons, solutions and variants to what lesson.toml promises."""
-    from checks.kit.cli import verify as module
-
-    chosen = [catalogue.lesson(number) for number in numbers] if numbers else catalogue.lessons()
-    raise typer.Exit(module.verify(chosen, jobs, only))
-
-
 @app.command(
-    epilog="Examples: workbook grade hand-ins; workbook grade hand-ins --lessons 0-3,5 --jobs 4; "
+    epilog="Examples: workbook grade submissions; workbook grade submissions --lessons 0-3,5 --jobs 4; "
     "workbook grade jane.zip team.bundle ~/forks/sam --out results"
 )
 def grade(
     paths: Annotated[
         list[Path],
-        typer.Argument(help="Folders of hand-ins, or single ones: a folder, zip or git bundle.", metavar="HAND-INS..."),
+        typer.Argument(
+            help="Folders of submissions, or single submissions: a folder, a .zip or a git bundle.",
+            metavar="SUBMISSIONS...",
+        ),
     ],
     lessons: Annotated[str, typer.Option(help="Which lessons, such as 0-3,5; all if left out.")] = "",
-    jobs: Annotated[int, typer.Option(min=0, help="How many are graded at once; 0: as many as there are cores.")] = 0,
-    out: Annotated[Path, typer.Option(help="The folder for the results, which a second run goes on with.")] = Path(
-        "grades"
-    ),
-    limit: Annotated[int, typer.Option(min=10, help="Seconds that a lesson of one hand-in may take.")] = 300,
-    again: Annotated[bool, typer.Option("--again", help="Grade everything anew, also what has not changed.")] = False,
+    jobs: Annotated[int, typer.Option(min=0, help="How many lessons are graded at once; 0 for one per core.")] = 0,
+    out: Annotated[
+        Path, typer.Option(help="The folder for the results. A second run with the same folder continues the first.")
+    ] = Path("grades"),
+    limit: Annotated[int, typer.Option(min=10, help="Seconds for each lesson of a submission.")] = 300,
+    again: Annotated[bool, typer.Option("--again", help="Grade everything again, also what has not changed.")] = False,
     one: Annotated[
-        bool, typer.Option("--one", help="Each path is one hand-in, whatever it holds; for autograders.")
+        bool, typer.Option("--one", help="Take each path as one submission, whatever it holds; for autograders.")
     ] = False,
     scheduler: Annotated[
-        str, typer.Option(help="A Dask scheduler whose workers do it, such as tcp://10.0.0.5:8786.", metavar="ADDRESS")
+        str,
+        typer.Option(help="Grade on the workers of this Dask scheduler: tcp://10.0.0.5:8786.", metavar="ADDRESS"),
     ] = "",
 ) -> None:
-    """For instructors: grades many people's hand-ins, each in a sandbox, and writes the results.
+    """For instructors: grades the submissions of a class, each in a sandbox, and writes the results.
 
-    Exit code 0: everybody has their marks; 1: something kept us from it; 130: interrupted, the same command goes on.
+    Exit code 0: all are graded; 1: some could not be graded; 130: interrupted, the same command continues.
     """
     from checks.kit.cli import grade as module
 
-    raise typer.Exit(module.grade(paths, lessons, jobs, out, limit, again, scheduler, one))
+    raise typer.Exit(
+        module.grade(paths, lessons, out, workers=jobs, limit=limit, again=again, scheduler=scheduler, one_each=one)
+    )
 
 
-@app.command(epilog="Example: workbook bench 0")
-def bench(
-    number: Number = 0,
-    rounds: Annotated[int, typer.Option(help="How often each side is measured.")] = 9,
-) -> None:
-    """For authors: what the kit costs, against the floor measured beside it."""
-    from checks.kit.cli import bench as module
-
-    module.bench(catalogue.lesson(number), rounds)
+app.add_typer(dev.app, name="dev")
 
 
 def _folder(target: str, lesson: Lesson) -> Path:
-    from checks.kit.targets import find_target, lesson_folder
+    from checks.kit.lessons.targets import find_target, lesson_folder
 
     return lesson_folder(find_target(target), lesson)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from checks.kit import catalogue
-from checks.kit.catalogue import ROOT, Lesson
-from checks.kit.progress import Progress
+from checks.kit.lessons.lesson import Lesson, all_lessons
+from checks.kit.lessons.paths import ROOT
+from checks.kit.lessons.progress import Progress
+from checks.kit.lessons.unfinished import missing
 from checks.kit.report import terminal
 from checks.kit.report.model import Outcome
 
@@ -19,8 +20,8 @@ def show() -> None:
     """All lessons in a line each, the next one check by check."""
     out = terminal.console()
     progress = Progress()
-    lessons = catalogue.lessons()
-    following = next((lesson for lesson in lessons if not _done(lesson, progress)), None)
+    lessons = all_lessons()
+    following = next((lesson for lesson in lessons if not _done(lesson, progress) and not missing(lesson)), None)
     out.print("The Bookshop workbook\n", style="bold")
     for lesson in lessons:
         _line(out, lesson, progress, lesson is following)
@@ -30,7 +31,7 @@ def show() -> None:
     if following is None:
         out.print("Every lesson passes.", style="bold green")
     else:
-        left = sum(_minutes_left(lesson, progress) for lesson in lessons)
+        left = sum(_minutes_left(lesson, progress) for lesson in lessons if not missing(lesson))
         ticket = (following.folder / "README.md").relative_to(ROOT)
         out.print(f"Next: {ticket}", style=terminal.link(str(ticket)), soft_wrap=True)
         out.print(f"Then: workbook watch {following.number}, or pytest checks/{following.name}")
@@ -39,6 +40,11 @@ def show() -> None:
 
 
 def _line(out: Console, lesson: Lesson, progress: Progress, following: bool) -> None:
+    if missing(lesson):
+        out.print(
+            f"    {lesson.number:02}  {lesson.title:<28} unfinished: workbook dev verify {lesson.number}", style="dim"
+        )
+        return
     outcomes = progress.outcomes(lesson.name)
     passed = sum(outcomes.get(entry.name) == "passed" for entry in lesson.checks)
     done = _done(lesson, progress)

@@ -6,40 +6,59 @@ import asyncio
 import shutil
 import signal
 import subprocess
+from contextlib import aclosing
+from pathlib import Path
 
-from checks.kit.catalogue import CatalogueError, Lesson
-from checks.kit.cost import fill
+from checks.kit.cli import served_database
+from checks.kit.cli.foreground import run_in_foreground
+from checks.kit.lessons.errors import WorkbookError
+from checks.kit.lessons.lesson import Lesson
 from checks.kit.report import terminal
-from checks.kit.run import Run
-from checks.kit.shop import Shop
+from checks.kit.testbed.runtime import Runtime
+from checks.kit.testbed.testbed import open_testbed
 
 
-def psql(lesson: Lesson) -> None:
-    """Runs psql until it ends; the database goes with it."""
-    run = Run()
+def psql(lesson: Lesson) -> int:
+    """Runs psql until it ends and returns its exit code.
+
+    It opens the database of `workbook serve`, if that runs, else one of its own, which goes with it.
+    """
+    if served := served_database.find(lesson):
+        where = f"the database of `workbook serve {lesson.number}`, which runs, on {served.server}"
+        return asyncio.run(_run(_program(served.binaries), served.url, f"{lesson.name}: {where}."))
+    runtime = Runtime()
     try:
-        asyncio.run(_psql(run, lesson))
+        return asyncio.run(_psql(runtime, lesson))
     finally:
-        run.close()
+        runtime.close()
 
 
-async def _psql(run: Run, lesson: Lesson) -> None:
-    from checks.kit.wire import open_tap
+async def _psql(runtime: Runtime, lesson: Lesson) -> int:
+    server = await asyncio.to_thread(runtime.server)
+    program = _program(server.binaries or "")
+    async with aclosing(runtime), open_testbed(runtime, lesson, lesson.folder, filled=True) as testbed:
+        # through the proxy, so that psql needs neither TLS settings nor a socket path
+        url = testbed.database.url(testbed.wire.host, testbed.wire.port, scheme="postgresql")
+        note = f"To look into the tables of the app, start `workbook serve {lesson.number}` first."
+        _say(f"{lesson.name} on {server.summary}. {note}")
+        return await run_in_foreground(runtime, [program, url])
 
-    server = await asyncio.to_thread(run.server)
-    binaries = server.binaries
-    program = shutil.which("psql", path=str(binaries) if binaries else None) or shutil.which("psql")
+
+def _program(binaries: Path | str) -> str:
+    program = shutil.which("psql", path=str(binaries) or None) or shutil.which("psql")
     if program is None:
-        raise CatalogueError("psql is not installed. On Debian: apt-get install postgresql-client")
-    database = await (await run.databases(lesson, lesson.folder)).fresh()
-    async with open_tap(server.address) as wire:  # so that psql needs neither TLS settings nor a socket path
-        await run.migrate(lesson, lesson.folder, database, wire)
-        await fill(Shop(database))
-        terminal.console().print(f"{lesson.name} on {server.summary}. \\d lists the tables, \\q leaves.", style="dim")
-        url = database.url(wire.host, wire.port, scheme="postgresql")
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is psql's
-        try:
-            await asyncio.to_thread(subprocess.run, [program, url])
-        finally:
-            signal.signal(signal.SIGINT, before)
-    await run.aclose()
+        raise WorkbookError("psql is not installed. On Debian: apt-get install postgresql-client")
+    return program
+
+
+def _say(where: str) -> None:
+    terminal.console().print(f"{where} \\d lists the tables, \\q leaves.", style="dim")
+
+
+async def _run(program: str, url: str, where: str) -> int:
+    _say(where)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for psql
+    try:
+        return (await asyncio.to_thread(subprocess.run, [program, url])).returncode
+    finally:
+        signal.signal(signal.SIGINT, before)

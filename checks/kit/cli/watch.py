@@ -11,17 +11,22 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from checks.kit import catalogue
-from checks.kit.catalogue import ROOT, STATE, CatalogueError, Lesson
-from checks.kit.cli import cost, files, hints
+from checks.kit.cli import cost, files
+from checks.kit.cli.file_watcher import watch_saves
 from checks.kit.cli.screen import Lines, Page, Screen
-from checks.kit.live import Ear, Growing
-from checks.kit.progress import Progress
-from checks.kit.report import terminal
-from checks.kit.saves import saves
-from checks.kit.service import AppDidNotStart
+from checks.kit.cli.verdict_rows import wrapped
+from checks.kit.grading.pool import GraderPool, graders
+from checks.kit.lessons.errors import WorkbookError
+from checks.kit.lessons.git import restore_advice
+from checks.kit.lessons.lesson import Lesson, all_lessons, find_lesson
+from checks.kit.lessons.paths import ROOT, STATE, display_path
+from checks.kit.lessons.progress import Progress
+from checks.kit.lessons.unfinished import missing
+from checks.kit.report import hints, terminal
+from checks.kit.report.live import LiveReceiver, LiveReport
+from checks.kit.report.model import Outcome
+from checks.kit.service.app import AppDidNotStart
 from checks.kit.service.launcher import Process
-from checks.kit.warm import Graders, graders
 
 
 def watch(lesson: Lesson | None) -> None:
@@ -36,10 +41,11 @@ def watch(lesson: Lesson | None) -> None:
 
 
 def _next_lesson() -> Lesson:
-    """The first one that does not pass yet, else the last."""
+    """The first finished one that does not pass yet, else the last."""
     progress = Progress()
-    known = catalogue.lessons()
-    return next((one for one in known if not progress.passed(one.name, [c.name for c in one.checks])), known[-1])
+    known = [lesson for lesson in all_lessons() if not missing(lesson)]
+    opened = (lesson for lesson in known if not progress.passed(lesson.name, [entry.name for entry in lesson.checks]))
+    return next(opened, known[-1])
 
 
 async def _watch(lesson: Lesson, screen: Screen, on_terminal: bool) -> None:
@@ -61,14 +67,13 @@ async def _watch(lesson: Lesson, screen: Screen, on_terminal: bool) -> None:
 
 
 async def _saves(events: asyncio.Queue[tuple[str, Any]]) -> None:
-    """Puts in the number of each lesson whose files changed."""
+    """Puts in the names of the folders in which files changed, those of a moment together."""
     folder = ROOT / "lessons"
     try:
-        async for files in saves(folder):
-            for name in sorted({file.parts[0] for file in files}):
-                events.put_nowait(("saved", name))
+        async for files in watch_saves(folder, lambda sentence: events.put_nowait(("lost", sentence))):
+            events.put_nowait(("saved", {file.parts[0] for file in files}))
     except FileNotFoundError:
-        events.put_nowait(("lost", f"{folder.relative_to(ROOT)} is gone. Restore it with: git checkout -- lessons"))
+        events.put_nowait(("lost", f"{display_path(folder)} is gone.{restore_advice(folder)}"))
 
 
 @contextlib.contextmanager
@@ -90,14 +95,15 @@ def _keyboard(events: asyncio.Queue[tuple[str, Any]]) -> Any:
 class Loop:
     """One event after another: saves, keys, and what the running grader tells."""
 
-    def __init__(self, screen: Screen, warm: Graders, events: asyncio.Queue[tuple[str, Any]]) -> None:
+    def __init__(self, screen: Screen, warm: GraderPool, events: asyncio.Queue[tuple[str, Any]]) -> None:
         self._screen = screen
         self._warm = warm
         self._events = events
         self._process: Process | None = None
         self._telling: asyncio.Task[None] | None = None
         self._numbers = itertools.count(1)
-        self._growing = Growing()
+        self._live_report = LiveReport()
+        self._green: dict[str, set[str]] = {}  # by lesson: the checks that passed when it was last graded to its end
         self._confirm: Callable[[], None] | None = None
 
     async def run(self, lesson: Lesson) -> None:
@@ -118,56 +124,73 @@ class Loop:
         elif event == "resized":
             self._screen.resized()
         elif event == "lost":
-            self._screen.out.print(f"\n{value}", style="bold red")
-        elif event == "told" and value[0] is self._growing:
-            growing, line = value
-            result = growing.feed(line)
+            self._screen.notice(value)
+        elif event == "told" and value[0] is self._live_report:
+            live_report, line = value
+            result = live_report.feed(line)
             if result:
-                self._screen.result(growing, result)
+                self._screen.result(live_report, result)
             else:
-                self._screen.check(growing)
-        elif event == "ended" and value is self._growing:
+                self._screen.check(live_report)
+        elif event == "ended" and value is self._live_report:
             self._ended()
 
-    async def _saved(self, name: str) -> None:
+    async def _saved(self, names: set[str]) -> None:
+        """Grades the lesson that is shown, if it was saved; else goes to the one that was.
+
+        Several others at once are not somebody's edit: git or a formatter wrote them.
+        """
+        if self._lesson.name not in names and len(names) > 1:
+            return
+        name = self._lesson.name if self._lesson.name in names else min(names)
         try:
-            self._lesson = catalogue.lesson(name)
-        except CatalogueError:
+            self._lesson = find_lesson(name)
+        except WorkbookError as error:
+            folder = self._lesson.folder
             if name == self._lesson.name:
-                self._screen.out.print(f"\nlessons/{name} is gone. Restore it with: git checkout -- lessons/{name}")
+                gone = f"{display_path(folder)} is gone.{restore_advice(folder)}"
+                self._screen.out.print(f"\n{error if folder.is_dir() else gone}", style="red")
             return
         await self._grade()
 
     async def _grade(self) -> None:
         """Stops what runs and grades the lesson anew, checks that failed first."""
         await self.stop()
-        self._screen.begins(self._lesson)
+        known = Progress().outcomes(self._lesson.name)
+        green = {name for name, outcome in known.items() if outcome == Outcome.PASSED}
+        self._screen.begins(self._lesson, self._green.setdefault(self._lesson.name, green))
         number = next(self._numbers)
-        growing = self._growing = Growing()
-        address, ear = await self._listen(growing, number)
+        live_report = self._live_report = LiveReport()
+        address, receiver = await self._listen(live_report, number)
         self._log = self._warm.scratch / f"grader-{number}.log"
         self._process = await self._warm.start(
             f"checks/{self._lesson.name}", "--live", address, "--failed-first", "-o", f"cache_dir={STATE / 'pytest'}",
             log=self._log,
         )  # fmt: skip
-        self._telling = asyncio.create_task(self._follow(self._process, ear, growing))
+        self._telling = asyncio.create_task(self._follow(self._process, receiver, live_report))
 
-    async def _listen(self, growing: Growing, number: int) -> tuple[str, Ear]:
+    async def _listen(self, live_report: LiveReport, number: int) -> tuple[str, LiveReceiver]:
         """Where one grader tells its verdicts."""
-        ear = Ear(lambda line: self._events.put_nowait(("told", (growing, line))))
-        return await ear.open(self._warm.scratch / f"live-{number}.sock"), ear
+        receiver = LiveReceiver(lambda line: self._events.put_nowait(("told", (live_report, line))))
+        return await receiver.open(self._warm.scratch / f"live-{number}.sock"), receiver
 
-    async def _follow(self, process: Process, ear: Ear, growing: Growing) -> None:
+    async def _follow(self, process: Process, receiver: LiveReceiver, live_report: LiveReport) -> None:
         try:
             await asyncio.shield(process.exit)
-            await ear.heard_all()
+            await receiver.drain()
         finally:
-            ear.close()
-        self._events.put_nowait(("ended", growing))
+            receiver.close()
+        self._events.put_nowait(("ended", live_report))
 
     def _ended(self) -> None:
-        self._screen.ended(self._growing)
-        if self._growing.report is None:  # it came to no check: pytest's own words say why
+        self._screen.ended(self._live_report)
+        green = self._green[self._lesson.name] = set(self._green.get(self._lesson.name, ()))
+        for result in self._live_report.report.results if self._live_report.report else []:
+            if result.outcome is Outcome.PASSED:
+                green.add(result.name)
+            elif result.outcome is Outcome.FAILED:
+                green.discard(result.name)
+        if self._live_report.report is None:  # it came to no check: pytest's own words say why
             text = self._log.read_text(encoding="utf-8", errors="replace").strip()
             self._screen.out.print("\n".join(text.splitlines()[-20:]), style="red")
             self._screen.said()
@@ -192,31 +215,49 @@ class Loop:
         if key in ("r", "c-m", "c-j"):
             await self._grade()
         elif key == "n":
-            known = catalogue.lessons()
-            self._lesson = next((one for one in known if one.number > self._lesson.number), known[0])
+            known = all_lessons()
+            self._lesson = next((lesson for lesson in known if lesson.number > self._lesson.number), known[0])
             await self._grade()
-        elif key in ("h", "d", "l", "c", "x"):
+        elif key in ("h", "v", "d", "l", "c", "x"):
             out.print()
             if key == "c":
                 out.print("Both apps are starting …", style="dim")
                 cost.show(out, *await cost.measure(self._lesson, self._lesson.folder, self._warm.environ))
             elif key == "h":
                 hints.show(self._lesson, "", False)
+            elif key == "v":
+                self._whole_verdict()
             elif key == "d":
                 files.diff(self._lesson, False)
             elif key == "l":
-                for result in self._growing.report.results if self._growing.report else []:
+                for result in self._live_report.report.results if self._live_report.report else []:
                     terminal.line(out, result)
             else:
-                self._confirm = lambda: files.reset(self._lesson, True)
+                self._confirm = self._reset
                 out.print(f"Put lesson {self._lesson.number} back to how it was handed out? A copy is kept. y/n")
                 return
             self._screen.said()
+
+    def _reset(self) -> None:
+        files.reset(self._lesson, True)
+        self._green.pop(self._lesson.name, None)  # what passed before is no regression now
+
+    def _whole_verdict(self) -> None:
+        """The verdict on the page, without what the page had no room for."""
+        out, report = self._screen.out, self._live_report.report
+        red = [result for result in report.results if result.outcome.is_red] if report else []
+        if report and red:
+            with out.capture() as capture:
+                terminal.verdict(out, report, red[0])
+            for row in wrapped(out, capture.get()):
+                out.print(row, soft_wrap=True)
+        else:
+            out.print("No check has failed in this run.")
 
     @contextlib.contextmanager
     def _telling_errors(self) -> Any:
         try:
             yield
-        except (CatalogueError, AppDidNotStart) as error:
+        except (WorkbookError, AppDidNotStart) as error:
             self._screen.out.print(f"{error}", style="red")
             self._screen.said()

@@ -26,7 +26,7 @@ def start_container() -> Source:
         container = PostgresContainer(IMAGE, username="bookshop", password=password, dbname="bookshop", driver=None)
     except DockerException as error:
         raise PostgresUnavailable(
-            f"WORKBOOK_POSTGRES=docker, but no Docker engine answers ({error}). Start Docker, or unset "
+            f"WORKBOOK_POSTGRES=docker, but no Docker engine responds ({error}). Start Docker, or unset "
             "WORKBOOK_POSTGRES to use the embedded PostgreSQL."
         ) from None
     container.with_command(["postgres", *(part for setting in FAST for part in ("-c", setting))])
@@ -45,4 +45,4 @@ def start_container() -> Source:
     except BaseException:
         container.stop()
         raise
-    return replace(source, let_go=container.stop)
+    return replace(source, release=container.stop)

@@ -19,19 +19,26 @@ import socket
 import stat
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import TYPE_CHECKING, Any
 
+from checks.kit.lessons.file_lock import FileLock
+from checks.kit.lessons.short_folder import fits_sockets, short_temporary_folder, takes_sockets
 from checks.kit.postgres.address import Address
+from checks.kit.postgres.advice import COPIED, advice
 from checks.kit.postgres.errors import PostgresUnavailable
+from checks.kit.postgres.postmaster import address_of, is_ready, listens, read_postmaster
 from checks.kit.postgres.source import Source
 
+if TYPE_CHECKING:
+    import psutil
+
 MAJOR = "18"
+"""The major version of the wheel's PostgreSQL; data of another one is made again."""
+
 WINDOWS = sys.platform == "win32"
-PATIENCE = 60.0
+START_TIMEOUT = 60.0
 """Seconds that a start or stop may take, on a slow and loaded machine, before we give up."""
 
 SETTINGS = {
@@ -51,10 +58,12 @@ SETTINGS = {
 
 
 LOCKED = {
-    # strangers write what they like: into warnings, which nobody reads, and into memory of backends
+    # untrusted code writes what it likes into warnings, which nobody reads and which fill the disk
     "log_min_messages": "fatal",
     "log_min_error_statement": "panic",
+    # NOTIFY that nobody listens to stays in a queue on disk: pages of 8 kB, 8 GB of them by default
     "max_notify_queue_pages": "8192",
+    # without it a backend finishes its statement, however long that takes, before it notices that the app is dead
     "client_connection_check_interval": "1s",
 }
 BACKEND_MEMORY = 2 << 30
@@ -64,73 +73,93 @@ BACKEND_MEMORY = 2 << 30
 def start(root: Path, state: Path | None = None, *, locked: bool = False) -> Source:
     """Joins the embedded server of a checkout, starting it or making it first where needed.
 
-    `state` is the folder for its data, if not the checkout's .workbook. A server that is made `locked` asks
-    everybody for a password, its administrator too, because an app may log in as whomever it likes.
+    `state` is the folder for its data, if not the checkout's .workbook. The server asks everybody for a password: an
+    app with a wrong one must not pass here and fail in a class. A `locked` one is for untrusted code.
     """
     home = state = state or root / ".workbook"
     try:
         account = _account()
         home = _home(state)
         data = home / "postgres"
-        users = _Lock(home / "users.lock")
+        # Held until the run ends. The process that gets it exclusively is the last user, and may stop the server.
+        users = FileLock(home / "users.lock")
         users.shared()
-        with _Lock(home / "start.lock").exclusive():
+        with FileLock(home / "start.lock").exclusive():
             binaries = _binaries(home, account)
-            if locked and not (home / "password").exists():
-                _write_password(home / "password", account)
+            if not (home / "password").exists():
+                _write_password(home, account)
             address = _running(data, _leaving(home)) or _start(data, binaries, account, locked)
     except PostgresUnavailable:
         raise
     except OSError as error:
         raise PostgresUnavailable(
-            f"The embedded PostgreSQL cannot be set up in {home}: {error}. Free some space or mend "
-            "the folder's rights; it may be deleted at any time, everything in it can be made again."
+            f"The embedded PostgreSQL cannot be set up in {home}: {error}. {advice(home)}"
         ) from None
     shown = data.relative_to(root) if data.is_relative_to(root) else data
     return Source(
         name="embedded" if locked else f"embedded, data in {shown}",
         address=address,
         user="postgres",
-        password=_password(home),
+        password=(home / "password").read_text(),
         maintenance="postgres",
-        let_go=lambda: _leave(home, users),
+        release=lambda: _leave(home, users),
         binaries=binaries,
-        known=True,
+        is_ours=True,
     )
 
 
-def raze(state: Path) -> None:
+def destroy(state: Path) -> None:
     """Kills the server of a folder, whatever it is doing, and deletes its data; the next start makes both anew.
 
-    For a server that belongs to one desk alone: a stranger's backend may listen to no signal but SIGKILL.
+    For a server that one worker has to itself: a backend that runs untrusted code may react to nothing but SIGKILL.
     """
     import psutil
 
     home = _home(state)
-    with _Lock(home / "start.lock").exclusive():
-        if lines := _postmaster(home / "postgres"):
+    with FileLock(home / "start.lock").exclusive():
+        if lines := read_postmaster(home / "postgres"):
             with contextlib.suppress(psutil.Error):
+                # together: a postmaster that sees a backend die of SIGKILL restarts the others
                 postmaster = psutil.Process(int(lines[0]))
                 family = [postmaster, *postmaster.children(recursive=True)]
                 for process in family:
                     with contextlib.suppress(psutil.Error):
                         process.kill()
-                psutil.wait_procs(family, timeout=PATIENCE)
+                _wait_until_ended(family)
         shutil.rmtree(home / "postgres", ignore_errors=True)
 
 
-def _write_password(path: Path, account: dict[str, Any]) -> None:
-    path.touch(mode=0o600)
-    path.write_text(secrets.token_hex(16))
-    if account:  # initdb reads it
-        os.chown(path, account["user"], account["group"])
-    shutil.rmtree(path.with_name("postgres"), ignore_errors=True)  # made before there was a password
+def _wait_until_ended(family: list[psutil.Process]) -> None:
+    """Waits for processes that were killed; one that its parent has not taken note of has ended, too.
+
+    In a container without an init process nobody ever takes note of an orphan, and psutil would wait for that.
+    """
+    deadline = time.monotonic() + START_TIMEOUT
+    while time.monotonic() < deadline and any(map(_runs, family)):
+        time.sleep(0.01)
 
 
-def _password(home: Path) -> str:
-    with contextlib.suppress(FileNotFoundError):
-        return (home / "password").read_text()
-    return ""
+def _runs(process: psutil.Process) -> bool:
+    import psutil
+
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
+
+
+def _write_password(home: Path, account: dict[str, Any]) -> None:
+    """Makes a password, and deletes data that an older workbook has made without one."""
+    if lines := read_postmaster(home / "postgres"):
+        os.kill(int(lines[0]), signal.SIGINT)
+        _running(home / "postgres", leaving=lines[0])
+    shutil.rmtree(home / "postgres", ignore_errors=True)
+    draft = home / "password.draft"
+    draft.touch(mode=0o600)
+    draft.write_text(secrets.token_hex(16))
+    if account:  # initdb reads it, and runs as this account
+        os.chown(draft, account["user"], account["group"])
+    draft.rename(home / "password")
 
 
 def _home(state: Path) -> Path:
@@ -147,6 +176,7 @@ def _home(state: Path) -> Path:
     if not all(step.stat().st_mode & 0o001 for step in (state, *state.parents)):
         home = Path("/var/tmp") / f"bookshop-{hashlib.sha256(str(state).encode()).hexdigest()[:12]}"
     home.mkdir(mode=0o700, exist_ok=True)
+    # anybody may make a folder in /var/tmp first, or a link that leads elsewhere
     found = home.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid not in (0, account["user"]):
         raise PostgresUnavailable(f"{home} belongs to somebody else. Move it away and try again.")
@@ -174,9 +204,9 @@ def _binaries(home: Path, account: dict[str, Any]) -> Path:
     package = Path(spec.origin).parent
     if not account or _open_to_all(package / "pginstall18" / "bin" / "postgres"):
         return package / "pginstall18" / "bin"
-    copy = home / "binaries" / _stamp(package)
+    copy = home / COPIED / _stamp(package)
     if not copy.exists():  # the server's account cannot reach them, and we open no folder for it
-        shutil.rmtree(home / "binaries", ignore_errors=True)
+        shutil.rmtree(home / COPIED, ignore_errors=True)
         draft = home / "binaries.draft"
         shutil.rmtree(draft, ignore_errors=True)
         shutil.copytree(package / "pginstall18", draft / package.name / "pginstall18")
@@ -201,12 +231,15 @@ def _stamp(package: Path) -> str:
 
 
 def _running(data: Path, leaving: str) -> Address | None:
-    """Where the server of this folder listens; waits until one that comes up or goes down has done so."""
-    deadline = time.monotonic() + PATIENCE
-    while (lines := _postmaster(data)) is not None:
-        if _ready(lines) and lines[0] != leaving:
-            if _listens(_address(lines)):
-                return _address(lines)
+    """Where the server of this folder listens; waits until one that comes up or goes down has done so.
+
+    `leaving` is the process number of a server that was asked to stop: it still looks ready, and is not.
+    """
+    deadline = time.monotonic() + START_TIMEOUT
+    while (lines := read_postmaster(data)) is not None:
+        if is_ready(lines) and lines[0] != leaving:
+            if listens(address_of(lines)):
+                return address_of(lines)
             leaving = lines[0]  # somebody cleaned its socket away: nobody can reach it any more
             os.kill(int(leaving), signal.SIGINT)
         if time.monotonic() > deadline:
@@ -215,58 +248,6 @@ def _running(data: Path, leaving: str) -> Address | None:
             )
         time.sleep(0.005)
     return None
-
-
-def _address(lines: list[str]) -> Address:
-    port, folder, host = int(lines[3]), lines[4].strip(), lines[5].strip()
-    return Address(folder or host or "127.0.0.1", port)
-
-
-def _postmaster(data: Path) -> list[str] | None:
-    """The lines of postmaster.pid if the process it names is alive and a server, else None."""
-    try:
-        lines = (data / "postmaster.pid").read_text().splitlines()
-        pid = int(lines[0])
-        if WINDOWS:
-            import psutil
-
-            return lines if psutil.pid_exists(pid) else None
-        os.kill(pid, 0)
-    except (OSError, ValueError, IndexError):
-        return None
-    return lines if _is_server(pid) else None
-
-
-def _ready(lines: list[str]) -> bool:
-    return len(lines) > 7 and lines[7].strip() == "ready"
-
-
-def _listens(address: Address) -> bool:
-    if address.socket_path is None:
-        return True
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(address.socket_path)
-        except OSError:
-            return False
-    return True
-
-
-def _is_server(pid: int) -> bool:
-    """False for a dead server that nobody buried, and for a process that merely got its number.
-
-    Cheap where /proc tells, else through psutil.
-    """
-    with contextlib.suppress(OSError):
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()  # empty for a zombie
-        return bool(command) and "postgres" in Path(f"/proc/{pid}/comm").read_text()
-    import psutil
-
-    try:
-        process = psutil.Process(pid)
-        return "postgres" in str(process.name()) and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
 
 
 def _start(data: Path, binaries: Path, account: dict[str, Any], locked: bool) -> Address:
@@ -285,10 +266,9 @@ def _initialise(data: Path, binaries: Path, account: dict[str, Any]) -> None:
     """initdb beside the final place, which the data takes only when it is whole."""
     draft = data.with_name("postgres.draft")
     shutil.rmtree(draft, ignore_errors=True)
-    password = data.with_name("password")
-    entry = ["--auth", "scram-sha-256", "--pwfile", password] if password.exists() else ["--auth", "trust"]
     command: list[str | Path] = [
-        binaries / "initdb", "--pgdata", draft, "--username", "postgres", *entry,
+        binaries / "initdb", "--pgdata", draft, "--username", "postgres",
+        "--auth", "scram-sha-256", "--pwfile", data.with_name("password"),
         # passwords here are long and random: one round of hashing is as good as thousands
         "--set", "scram_iterations=1",
         "--encoding", "UTF8", "--locale-provider", "builtin", "--builtin-locale", "C.UTF-8",
@@ -298,7 +278,7 @@ def _initialise(data: Path, binaries: Path, account: dict[str, Any]) -> None:
     if done.returncode:
         raise PostgresUnavailable(
             f"PostgreSQL could not make its data folder {data}: {_last_line(done.stderr)}. "
-            "Is the disk full? Look with: df -h"
+            f"{advice(data.parent, binaries)}"
         )
     shutil.rmtree(data, ignore_errors=True)
     draft.rename(data)
@@ -311,6 +291,7 @@ def _launch(data: Path, binaries: Path, account: dict[str, Any], locked: bool) -
     command = [str(binaries / "postgres"), "-D", str(data)]
     for name, value in settings.items():
         command += ["-c", f"{name}={value}"]
+    # out of our terminal's process group, or Ctrl-C would stop the server under every other run
     detached: dict[str, Any] = {"start_new_session": True}
     if WINDOWS:
         flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW  # type: ignore[attr-defined]
@@ -321,20 +302,23 @@ def _launch(data: Path, binaries: Path, account: dict[str, Any], locked: bool) -
         server = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=data, **detached, **account
         )
+    # here and not in preexec_fn, which is not safe with threads; backends are forked later and inherit it
     if locked and sys.platform == "linux":
         import resource
 
         with contextlib.suppress(OSError):
             resource.prlimit(server.pid, resource.RLIMIT_AS, (BACKEND_MEMORY, BACKEND_MEMORY))
-    deadline = time.monotonic() + PATIENCE
-    while server.poll() is None and time.monotonic() < deadline:
-        lines = _postmaster(data)
-        if lines and _ready(lines) and int(lines[0]) == server.pid:
-            server.returncode = 0  # it outlives us on purpose; nobody waits for it
-            return _address(lines)
-        time.sleep(0.003)
-    if server.poll() is None:
-        server.kill()
+    deadline = time.monotonic() + START_TIMEOUT
+    try:
+        while server.poll() is None and time.monotonic() < deadline:
+            lines = read_postmaster(data)
+            if lines and is_ready(lines) and int(lines[0]) == server.pid:
+                server.returncode = 0  # it outlives us on purpose; nobody waits for it
+                return address_of(lines)
+            time.sleep(0.003)
+    finally:
+        if server.poll() is None:  # it takes too long, or we were interrupted
+            server.kill()
     text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
     raise PostgresUnavailable(f"The embedded PostgreSQL did not start: {_last_line(text)}. Its log: {log}")
 
@@ -345,9 +329,10 @@ def _listening(data: Path, account: dict[str, Any]) -> dict[str, str]:
             probe.bind(("127.0.0.1", 0))
             return {"listen_addresses": "127.0.0.1", "port": str(probe.getsockname()[1])}
     folder = data
-    if len(str(folder)) > 80:  # the path of a Unix socket has about 100 characters
-        key = hashlib.sha256(str(data).encode()).hexdigest()[:12]
-        folder = Path(tempfile.gettempdir()) / f"bookshop-{key}"
+    # the setting is a list
+    if not fits_sockets(folder) or "," in str(folder) or not takes_sockets(folder):
+        key = hashlib.sha256(os.fsencode(data)).hexdigest()[:12]
+        folder = short_temporary_folder() / f"bookshop-{key}"
         folder.mkdir(mode=0o700, exist_ok=True)
         if folder.is_symlink() or folder.stat().st_uid not in (os.geteuid(), account.get("user")):
             raise PostgresUnavailable(f"{folder} belongs to somebody else. Move it away and try again.")
@@ -361,14 +346,14 @@ def _listening(data: Path, account: dict[str, Any]) -> dict[str, str]:
     return {"listen_addresses": "", "unix_socket_directories": str(folder), "port": port}
 
 
-def _leave(home: Path, users: _Lock) -> None:
+def _leave(home: Path, users: FileLock) -> None:
     """Asks the server to stop if this run was its last user; does not wait until it has."""
     if WINDOWS:
-        return  # without file locks nobody knows who is last: the server stays for the next run
-    with contextlib.suppress(OSError), _Lock(home / "start.lock").exclusive():
-        if users.is_at(home / "users.lock") and users.try_exclusive() and (lines := _postmaster(home / "postgres")):
+        return  # without file locks no process knows whether it is the last one: the server stays for the next run
+    with contextlib.suppress(OSError), FileLock(home / "start.lock").exclusive():
+        if users.is_at_path() and users.try_exclusive() and (lines := read_postmaster(home / "postgres")):
             (home / "leaving").write_text(lines[0])  # a run that starts now must see that this server is going
-            os.kill(int(lines[0]), signal.SIGINT)  # fast shutdown
+            os.kill(int(lines[0]), signal.SIGINT)  # fast shutdown: ends sessions, SIGTERM would wait for them
     users.close()
 
 
@@ -383,45 +368,3 @@ def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     fatal = [line for line in lines if "FATAL" in line or "error" in line.lower()]
     return (fatal or lines or ["no reason given"])[-1]
-
-
-class _Lock:
-    """A lock on a file, held until closed or until the process ends, however it ends."""
-
-    def __init__(self, path: Path) -> None:
-        self._file: IO[bytes] = path.open("ab")
-
-    def shared(self) -> None:
-        self._flock("LOCK_SH")
-
-    @contextlib.contextmanager
-    def exclusive(self) -> Iterator[None]:
-        try:
-            self._flock("LOCK_EX")
-            yield
-        finally:
-            self.close()
-
-    def is_at(self, path: Path) -> bool:
-        """False if the file was deleted: whoever comes now locks another one."""
-        return os.path.samestat(os.fstat(self._file.fileno()), path.stat())
-
-    def try_exclusive(self) -> bool:
-        try:
-            self._flock("LOCK_EX", "LOCK_NB")
-        except BlockingIOError:
-            return False
-        return True
-
-    def _flock(self, *names: str) -> None:
-        if WINDOWS:
-            return
-        import fcntl
-
-        flags = 0
-        for name in names:
-            flags |= getattr(fcntl, name)
-        fcntl.flock(self._file, flags)
-
-    def close(self) -> None:
-        self._file.close()

@@ -8,34 +8,32 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
+from checks.kit.postgres.connect import Rights, connect
 from checks.kit.postgres.errors import PostgresUnavailable
-from checks.kit.postgres.server import Rights, Server
+from checks.kit.postgres.roles import UNTRUSTED
+from checks.kit.postgres.server import Server
 from checks.kit.postgres.source import Source, from_url
 
-STRANGERS = "WORKBOOK_STRANGERS"
-"""In the environment of a grader of other people's code: how many such graders share the server."""
-
-OLDEST = 15
+MIN_VERSION = 15
 """The oldest major version that the kit's own statements run on; the lessons are measured on 18."""
 
 
 def find(root: Path, environ: Mapping[str, str]) -> Server:
-    """Finds or starts a server; blocks until it can be used, and may be called in any thread.
+    """Finds or starts a server; blocks until it can be used. From a running event loop, call it with asyncio.to_thread.
 
-    `DATABASE_URL` wins; else `WORKBOOK_POSTGRES` names `compose` or `docker`; else the embedded server,
+    `DATABASE_URL` wins; else `WORKBOOK_POSTGRES` names `compose` or `docker`; else it is the embedded server,
     with its data below `root`/.workbook or in the folder WORKBOOK_DATA. Raises PostgresUnavailable.
     """
-    share = int(environ.get(STRANGERS, 0))
+    share = int(environ.get(UNTRUSTED, 0))
     if url := environ.get("DATABASE_URL"):
-        advice = "Start it, mend the URL, or unset DATABASE_URL to use the embedded PostgreSQL."
+        advice = "Start it, fix the URL, or unset DATABASE_URL to use the embedded PostgreSQL."
         return _checked(from_url(url, "DATABASE_URL", advice), advice, share)
     choice = environ.get("WORKBOOK_POSTGRES", "embedded")
     if choice == "embedded":
         from checks.kit.postgres.embedded import start
 
-        data = environ.get("WORKBOOK_DATA")
         everything = Rights(superuser=True, createdb=True, createrole=True)
-        return Server(start(root, Path(data) if data else None, locked=bool(share)), everything, "18", share)
+        return Server(start(root, data_folder(environ), locked=bool(share)), everything, "18", share)
     if choice == "compose":
         return _checked(_compose(root, environ), "Start it with: docker compose up -d --wait", share)
     if choice == "docker":
@@ -45,12 +43,23 @@ def find(root: Path, environ: Mapping[str, str]) -> Server:
         try:
             return _checked(source, "Look at it with: docker ps -a", share)
         except BaseException:
-            source.let_go()
+            source.release()
             raise
     raise PostgresUnavailable(
         f"WORKBOOK_POSTGRES is {choice!r}. It may be: embedded (the default), compose, docker. "
         "For a server of your own set DATABASE_URL instead."
     )
+
+
+def data_folder(environ: Mapping[str, str]) -> Path | None:
+    """The folder WORKBOOK_DATA, whose ~ a shell leaves as it is in quotes; None if it is not set."""
+    text = environ.get("WORKBOOK_DATA")
+    try:
+        return Path(text).expanduser().resolve() if text else None
+    except RuntimeError:
+        raise PostgresUnavailable(
+            f"WORKBOOK_DATA is {text}, and there is no such home folder. Write the path."
+        ) from None
 
 
 def _compose(root: Path, environ: Mapping[str, str]) -> Source:
@@ -65,7 +74,10 @@ def _compose(root: Path, environ: Mapping[str, str]) -> Source:
 
 
 def _checked(source: Source, advice: str, share: int) -> Server:
-    """Connects once, so that everything that can be wrong is said before the first check."""
+    """Connects once, so that everything that can be wrong is said before the first check.
+
+    Runs an event loop of its own, and so must not be called from one; `find` says so.
+    """
     import asyncpg
 
     where = f"{source.address.host}:{source.address.port}"
@@ -74,7 +86,7 @@ def _checked(source: Source, advice: str, share: int) -> Server:
     except (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError) as error:
         raise PostgresUnavailable(
             f"The server at {where} does not let the role {source.user!r} of {source.name} in: {error}. "
-            "Mend user and password; special characters are written as %40 for @, %2F for /, %25 for %."
+            "Correct user and password; special characters are written as %40 for @, %2F for /, %25 for %."
         ) from None
     except asyncpg.InvalidCatalogNameError:
         raise PostgresUnavailable(
@@ -98,9 +110,9 @@ def _checked(source: Source, advice: str, share: int) -> Server:
             f"The server at {where}, which {source.name} names, cannot be used: "
             f"{error or type(error).__name__}. {advice}"
         ) from None
-    if int(version) < OLDEST:
+    if int(version) < MIN_VERSION:
         raise PostgresUnavailable(
-            f"The server at {where} is PostgreSQL {version}; {OLDEST} or newer is needed, and 18 is what the "
+            f"The server at {where} is PostgreSQL {version}; {MIN_VERSION} or newer is needed, and 18 is what the "
             "lessons are measured on. Unset DATABASE_URL to use the embedded one."
         )
     if not (rights.superuser or rights.createdb):
@@ -112,8 +124,6 @@ def _checked(source: Source, advice: str, share: int) -> Server:
 
 
 async def _look(source: Source) -> tuple[Rights, str]:
-    from checks.kit.postgres.server import connect
-
     connection = await connect(source, source.maintenance)
     try:
         [row] = await connection.fetch(

@@ -14,14 +14,20 @@ from checks.kit.postgres.address import Address
 from checks.kit.postgres.errors import PostgresUnavailable
 
 _TLS_REQUEST = struct.pack("!ii", 8, 80877103)
+PROBE_TIMEOUT = 10
+"""Seconds for a connection to the server and its word on TLS."""
+
 _MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A server that was found. `name` says in a few words which; `let_go` is called when the run is over.
+    """A server that was found, and how to log in as its administrator.
 
-    `known` is true for a server of our own making: its administrator may do everything.
+    `name` says in a few words which it is. `maintenance` is the database to connect to for everything that concerns
+    the whole server. `release` is called when the run is over. `binaries` is the folder of its psql and pgbench.
+    `is_ours` is true for a server of our own making: nobody else has anything on it, and its administrator may do
+    everything.
     """
 
     name: str
@@ -29,15 +35,16 @@ class Source:
     user: str
     password: str = field(repr=False)
     maintenance: str
-    let_go: Callable[[], None] = lambda: None
+    release: Callable[[], None] = lambda: None
     binaries: Path | None = None
-    known: bool = False
+    is_ours: bool = False
 
 
 def from_url(url: str, name: str, advice: str) -> Source:
-    """A source from a URL as libpq, SQLAlchemy or asyncpg write it.
+    """A source from a URL as libpq, SQLAlchemy or asyncpg write it; asks the server whether it offers TLS.
 
-    `advice` is the next command to type when the server cannot be reached.
+    `name` is what a message calls the URL, such as DATABASE_URL; `advice` is the next command to type when the server
+    cannot be reached. Raises PostgresUnavailable for a URL that cannot be used or a server that does not respond.
     """
     try:
         parts = urlsplit(url)
@@ -60,6 +67,7 @@ def from_url(url: str, name: str, advice: str) -> Source:
         raise PostgresUnavailable(
             f"{name} has no usable port. Write one server as host:5432, and : or / in the password as %3A or %2F."
         )
+    # what the query says wins over the part before it; without a database it is the user's name, as with libpq
     host = options.get("host") or _host(parts) or "localhost"
     user = unquote(parts.username or "") or options.get("user") or "postgres"
     password = unquote(parts.password or "") or options.get("password", "")
@@ -95,17 +103,20 @@ def _address(host: str, port: int, options: dict[str, str], name: str, advice: s
 
 def _offers_tls(host: str, port: int, name: str, advice: str) -> bool:
     try:
-        with socket.create_connection((host, port), timeout=10) as probe:
+        with socket.create_connection((host, port), timeout=PROBE_TIMEOUT) as probe:
             probe.sendall(_TLS_REQUEST)
-            return probe.recv(1) == b"S"
+            return probe.recv(1) == b"S"  # S or N; an ancient server would send an error, which begins with E
     except (OSError, UnicodeError) as error:
         raise PostgresUnavailable(
-            f"No PostgreSQL server answers at {host}:{port}, which {name} names ({error}). {advice}"
+            f"No PostgreSQL server responds at {host}:{port}, which {name} names ({error}). {advice}"
         ) from None
 
 
 def _tls(mode: str, options: dict[str, str], name: str) -> ssl.SSLContext:
-    """As libpq: `prefer` and `require` encrypt without asking for whom; verify-* check the certificate."""
+    """As libpq: `prefer` and `require` encrypt without asking for whom; verify-* check the certificate.
+
+    verify-ca checks who signed it, verify-full also the host's name in it.
+    """
     root = options.get("sslrootcert")
     try:
         context = ssl.create_default_context(cafile=root if root and root != "system" else None)

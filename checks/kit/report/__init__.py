@@ -1,5 +1,7 @@
 """Verdicts: the model, and one module for each way to show it."""
 
-from checks.kit.report.model import Crossing, Finding, Outcome, Place, Refuted, Report, Result, expect
+from checks.kit.lessons.words import plural
+from checks.kit.report.difference import difference
+from checks.kit.report.model import CheckFailed, Finding, Outcome, Place, Report, Result, expect
 
-__all__ = ["Crossing", "Finding", "Outcome", "Place", "Refuted", "Report", "Result", "expect"]
+__all__ = ["CheckFailed", "Finding", "Outcome", "Place", "Report", "Result", "difference", "expect", "plural"]

@@ -1,4 +1,4 @@
-"""What a check found out, as data. Terminal, notebook, JSON and JUnit are drawn from this and nothing else."""
+"""A verdict as data. Terminal, notebook, JSON, JUnit and Gradescope are drawn from this and nothing else."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
-STUMBLED = "The check itself stumbled"
-"""Begins what is said of an error that no check foresees."""
+from checks.kit.testbed.evidence import Evidence, Line
 
 
 class Outcome(StrEnum):
@@ -15,6 +14,13 @@ class Outcome(StrEnum):
     FAILED = "failed"
     BLOCKED = "blocked"
     """Not run, because a check that it needs did not pass."""
+    ERROR = "error"
+    """A fault of the check or of the machine: it says nothing about the learner's code."""
+
+    @property
+    def is_red(self) -> bool:
+        """Whether the check ran and did not pass, so that there is a verdict to read."""
+        return self in (Outcome.FAILED, Outcome.ERROR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +29,7 @@ class Finding:
 
     happened: str
     because: str
-    read: str = ""
+    section: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,48 +42,52 @@ class Place:
     error: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Crossing:
-    """A statement that crossed the wire during the check. `connection` counts from 1 within the check."""
-
-    connection: int
-    text: str
-    result: str
-
-
 @dataclass(slots=True)
 class Result:
-    """One check. `seconds` is wall time, for the reader's interest only."""
+    """One check of one lesson.
+
+    `steps` is what it did, in order. `evidence` and `places` (lines of the learner's code, newest first) are there
+    where it did not pass. `blocked_by` is what a blocked check needs, as text. `blocks_lesson`: the app did not start,
+    so that no other check of the lesson can say anything. `seconds` is wall time, for the reader's interest only.
+    """
 
     name: str
     title: str
     outcome: Outcome = Outcome.PASSED
     finding: Finding | None = None
-    did: list[str] = field(default_factory=list)
-    wire: list[Crossing] = field(default_factory=list)
+    steps: list[str] = field(default_factory=list)
+    evidence: list[Evidence] = field(default_factory=list)
     places: list[Place] = field(default_factory=list)
-    log: str = ""
     blocked_by: str = ""
+    blocks_lesson: bool = False
     seconds: float = 0.0
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> Result:
-        """The result that `asdict` took apart."""
+        """The result of which `asdict` made this dictionary."""
         finding = raw["finding"]
         return cls(
             **raw
             | {
                 "outcome": Outcome(raw["outcome"]),
                 "finding": Finding(**finding) if finding else None,
-                "wire": [Crossing(**one) for one in raw["wire"]],
-                "places": [Place(**one) for one in raw["places"]],
+                "evidence": [
+                    Evidence(section["title"], [Line(**line) for line in section["lines"]])
+                    for section in raw["evidence"]
+                ],
+                "places": [Place(**place) for place in raw["places"]],
             }
         )
 
 
 @dataclass(slots=True)
 class Report:
-    """All checks of one lesson against one target. `notebook` is empty where the lesson has none."""
+    """All results of one lesson against one target, the folder whose code was graded.
+
+    Paths are relative to the checkout; `notebook` is empty where the lesson has none. `postgres` is a sentence about
+    the server. `total` is the number of the lesson's checks, 0 where only those count that ran. `changed` says that
+    the code was edited while the checks ran, so that the results are about several states of it.
+    """
 
     lesson: int
     title: str
@@ -85,25 +95,38 @@ class Report:
     notebook: str = ""
     postgres: str = ""
     results: list[Result] = field(default_factory=list)
+    total: int = 0
+    changed: bool = False
 
     def count(self, outcome: Outcome) -> int:
+        """How many checks ended like this."""
         return sum(result.outcome is outcome for result in self.results)
 
     @property
     def passed(self) -> bool:
+        """Whether all checks of the lesson ran on one state of the code and passed."""
+        return self.all_green and len(self.results) >= self.total and not self.changed
+
+    @property
+    def all_green(self) -> bool:
+        """Whether all checks that ran passed, and at least one did."""
         return bool(self.results) and all(result.outcome is Outcome.PASSED for result in self.results)
 
     def tally(self, total: int = 0) -> str:
-        """How many checks pass, of `total` where fewer than these have run."""
+        """`3 of 12 checks pass, 2 not run`; `total` is the number of the lesson's checks, if `self.total` is not."""
         ran = len(self.results)
+        total = max(total, self.total)
         missing = self.count(Outcome.BLOCKED) + max(total - ran, 0)
-        return f"{self.count(Outcome.PASSED)} of {max(ran, total)} checks pass" + (
-            f", {missing} not run" if missing else ""
+        errors = self.count(Outcome.ERROR)
+        return (
+            f"{self.count(Outcome.PASSED)} of {max(ran, total)} checks pass"
+            + (f", {missing} not run" if missing else "")
+            + (f", {errors} ended with an error" if errors else "")
         )
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> Report:
-        """The report that `to_dict` took apart."""
+        """The report of which `to_dict` made this dictionary."""
         return cls(**raw | {"results": [Result.from_dict(one) for one in raw["results"]]})
 
     def to_dict(self) -> dict[str, Any]:
@@ -111,19 +134,19 @@ class Report:
         return asdict(self)
 
 
-class Refuted(AssertionError):
-    """A check's expectation did not hold."""
+class CheckFailed(AssertionError):
+    """What `expect` raises: an expectation of a check did not hold."""
 
     def __init__(self, finding: Finding) -> None:
         super().__init__(finding.happened)
         self.finding = finding
 
 
-def expect(holds: object, happened: str, *, because: str, read: str = "") -> None:
-    """States what must hold.
+def expect(holds: object, happened: str, *, because: str, section: str = "") -> None:
+    """Ends the check as failed unless `holds` is true.
 
-    `happened` says what we saw instead, with the numbers of this run; `because` says why it matters
-    and what to think about, not the answer; `read` is the heading of the notebook section.
+    `happened` says what came instead, with the values of this run; `because` says why that hurts somebody, without
+    the solution; `section` is the heading of the notebook's section that explains it.
     """
     if not holds:
-        raise Refuted(Finding(happened, because, read))
+        raise CheckFailed(Finding(happened, because, section))

@@ -1,4 +1,4 @@
-"""Statements over time, as a picture and in words.
+"""Statements over time, as a picture and as text.
 
 The picture has a background of its own, so that it can be read on a light page, on a dark one and on paper.
 """
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
+from checks.kit.lessons.words import plural
 from checks.kit.report.terminal import middle_out
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ HELD, FAILED, MOMENT = "#b3261e", "#b3261e", "#1b6e2c"
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A statement. Times are milliseconds since the beginning; `end` is None while there is no answer."""
+    """A statement. Times are milliseconds since the beginning; `end` is None while there is no response."""
 
     connection: int
     text: str
@@ -41,7 +42,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Waterfall:
-    """Shown by notebooks as a picture, elsewhere as text. `moments` are (what, milliseconds)."""
+    """A picture in a notebook, text elsewhere. `moments` are (what, milliseconds since the beginning)."""
 
     title: str
     bars: Sequence[Bar]
@@ -58,29 +59,29 @@ class Waterfall:
 
 
 def waterfall(title: str, seen: Recording, moments: Sequence[tuple[str, float]]) -> Waterfall:
-    """Made from a recording and moments on the clock of the tap (seconds of time.perf_counter)."""
-    statements = list(seen.story)
-    start = min([moment for _, moment in moments] + [one.started for one in statements])
+    """A picture of a recording. `moments` are (what, seconds of time.perf_counter), the clock of the recording."""
+    statements = list(seen.for_display)
+    start = min([moment for _, moment in moments] + [statement.started for statement in statements])
     numbers: dict[int, int] = {}
     bars = []
-    for one in statements:
-        number = numbers.setdefault(one.connection, len(numbers) + 1)
+    for statement in statements:
+        number = numbers.setdefault(statement.connection, len(numbers) + 1)
         spans = [
-            (_ms(its.began, start), _ms(its.ended, start) if its.ended else float("inf"))
-            for its in seen.transactions
-            if its.connection == one.connection
-            and its.began <= one.started
-            and (its.ended is None or one.started <= its.ended)
+            (_ms(transaction.began, start), _ms(transaction.ended, start) if transaction.ended else float("inf"))
+            for transaction in seen.transactions
+            if transaction.connection == statement.connection
+            and transaction.began <= statement.started
+            and (transaction.ended is None or statement.started <= transaction.ended)
         ]
         bars.append(
             Bar(
                 number,
-                " ".join(one.text.split()),
-                _ms(one.started, start),
-                None if one.finished is None else _ms(one.finished, start),
-                _result(one),
-                one.held,
-                one.error is not None or one.finished is None,
+                " ".join(statement.text.split()),
+                _ms(statement.started, start),
+                None if statement.finished is None else _ms(statement.finished, start),
+                _result(statement),
+                statement.held,
+                statement.error is not None or statement.finished is None,
                 spans[-1] if spans else None,
             )
         )
@@ -91,27 +92,27 @@ def _ms(moment: float, start: float) -> float:
     return (moment - start) * 1000
 
 
-def _result(one: Statement) -> str:
-    if one.error:
-        return one.error.message
-    if one.finished is None:
-        return "no answer: cut"
-    held = "held, " if one.held else ""
-    return held + (f"{one.rows} rows" if one.rows else one.tag.lower() or "ok")
+def _result(statement: Statement) -> str:
+    if statement.error:
+        return statement.error.message
+    if statement.finished is None:
+        return "no response: cut"
+    held = "held, " if statement.held else ""
+    return held + (plural(statement.rows, "row") if statement.rows else statement.tag.lower() or "ok")
 
 
 def words(picture: Waterfall) -> str:
-    """The same for who cannot see it: one line for each event, in order."""
+    """The picture as text: one line for each statement and moment, in order."""
     lines = [(at, f"{what}") for what, at in picture.moments]
     for bar in picture.bars:
-        took = "no answer" if bar.end is None else f"{bar.end - bar.start:.1f} ms"
+        took = "no response" if bar.end is None else f"{bar.end - bar.start:.1f} ms"
         lines.append((bar.start, f"#{bar.connection} {middle_out(bar.text, 60)}  ({took}; {bar.result})"))
     rows = [f"{at:9.1f} ms  {text}" for at, text in sorted(lines, key=lambda line: line[0])]
     return "\n".join([picture.title, *rows])
 
 
 def svg(picture: Waterfall) -> str:
-    """The picture, 900 pixels wide; it scales."""
+    """The picture as an SVG document, 900 pixels wide; it scales with the page."""
     ends = [bar.end if bar.end is not None else bar.start for bar in picture.bars]
     last = max([*ends, *(at for _, at in picture.moments), 0.1]) * 1.04
     room = WIDTH - LABEL - RESULT - 20

@@ -1,62 +1,79 @@
-"""The learner's app as a check sees it: something that answers HTTP, writes a log and can be stopped."""
+"""The learner's app as a check sees it: a process that responds to HTTP requests, writes a log and can be stopped."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
+import functools
 import json
-import os
+import shlex
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Generator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Generator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlencode
 
-from checks.kit.service.launcher import Launcher, Process
-from checks.kit.service.order import Order, split
+from checks.kit.service.inside.endpoint_header import HEADER
+from checks.kit.service.inside.spec import AppSpec, split
+from checks.kit.service.launcher import RESPONSE_TIMEOUT
+from checks.kit.service.process import Exit, Note, RunningProcess, Workspace, ignore
+from checks.kit.service.start_failure import dumped_frames, how_it_ended, likely_cause, without_dump
 
 if TYPE_CHECKING:
     import httpx
 
-PATIENCE = 15.0
-"""Seconds after which an answer or a start counts as never coming; a bound for failures, not a measurement."""
+MAX_BODY_BYTES = 64 << 20
+"""Bytes of a response's body that a client reads before it gives up."""
 
-LONGEST_BODY = 64 << 20
-"""Bytes of an answer's body that a client takes in before it gives up."""
+MAX_CURL_WORD = 500
+"""Characters of a body in the command that repeats a request."""
 
-PROBE_LOGGED = "WARNING:  Invalid HTTP request received.\n"
+START_TIMEOUT = 30.0
+"""Seconds within which an app must accept requests: a loaded machine needs many for several cold interpreters.
 
-INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SYSTEMROOT", "VIRTUAL_ENV")
-"""What an app gets of the grader's own environment."""
-
-_numbers = itertools.count(1)
+A bound for failures, not a measurement.
+"""
 
 
 class AppDidNotStart(Exception):
-    """The app ended, or stayed silent, before it accepted a request."""
+    """The app ended, or did not accept a request within START_TIMEOUT seconds; or another process did not connect.
 
-    def __init__(self, code: int | None, log: str) -> None:
-        how = "said nothing for 15 s" if code is None else f"ended with exit code {code}"
-        super().__init__(f"The app {how} before it accepted a request.")
+    `code` is its exit code, None if it was still running; `log` is what it printed; `name` is that of its process.
+    `frames` says where a running one was at the end, the newest call first: path, line, function.
+    """
+
+    def __init__(self, code: int | None, log: str, name: str = "app", *, is_app: bool = True) -> None:
+        self.is_app = is_app
+        act, acted = ("accept", "accepted") if self.is_app else ("connect", "connected")
+        what = "a request" if self.is_app else "to the database"
+        how = f"did not {act} {what} within {START_TIMEOUT:.0f} s"
+        if code is not None:
+            how = f"{how_it_ended(code)} before it {acted} {what}"
+        super().__init__(f"{'The app' if self.is_app else name} {how}. {likely_cause(code, log)}".rstrip())
         self.code = code
-        self.log = log
+        self.log = without_dump(log)
+        self.frames = dumped_frames(log)
+        self.name = name
 
 
-class NoAnswer(Exception):
-    """A request was not answered: nothing came within the time limit, or the connection broke."""
+class NoResponse(Exception):
+    """A request got no response: nothing came within the time limit, or the connection broke."""
 
 
-class UnexpectedAnswer(Exception):
-    """An answer without the field that the ticket promises, or whose body is no JSON."""
+class UnexpectedResponse(Exception):
+    """A response without the field that the ticket promises, or whose body is not JSON."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What came back. `answer["id"]` reads a field of its JSON body; `request` is for messages: `GET /books/1`."""
+class Response:
+    """What came back. `response["id"]` reads a field of the JSON body and raises UnexpectedResponse without it.
+
+    `request` names it in messages: `GET /books/1`. As text it is request, status and the beginning of the body.
+    """
 
     request: str
     status: int
@@ -65,264 +82,273 @@ class Answer:
 
     @property
     def json(self) -> Any:
+        """The decoded body. Raises UnexpectedResponse."""
         try:
             return json.loads(self.text)
         except (ValueError, RecursionError):
-            raise UnexpectedAnswer(f"{self} is not JSON.") from None
+            raise UnexpectedResponse(f"{self} is not JSON.") from None
 
     def __getitem__(self, key: str) -> Any:
         body = self.json
         try:
             return body[key]
         except (KeyError, TypeError, IndexError):
-            raise UnexpectedAnswer(f"{self} has no field {key!r}.") from None
+            raise UnexpectedResponse(f"{self} has no field {key!r}.") from None
 
     @property
     def ok(self) -> bool:
         return 200 <= self.status < 300
+
+    def repeats(self, first: Response) -> bool:
+        """Whether it says what `first` did, as when a request comes again with its Idempotency-Key: status and body."""
+        if self.status != first.status:
+            return False
+        try:
+            return bool(self.json == first.json)
+        except UnexpectedResponse:
+            return self.text == first.text
 
     def __str__(self) -> str:
         text = self.text if len(self.text) <= 160 else self.text[:160] + "…"
         return f"{self.request} → {self.status} {text}"
 
 
-@dataclass(frozen=True, slots=True)
-class Exit:
-    """How a process left: its exit code (negative: ended by that signal) and the seconds it took."""
+class PendingRequest:
+    """A request that was sent. Await it for the response; `task` is for waiting for several things at once."""
 
-    code: int
-    seconds: float
-
-
-class Pending:
-    """A request under way. Await it for the answer."""
-
-    def __init__(self, task: asyncio.Task[Answer]) -> None:
+    def __init__(self, task: asyncio.Task[Response]) -> None:
         self.task = task
 
-    def __await__(self) -> Generator[Any, None, Answer]:
+    def __await__(self) -> Generator[Any, None, Response]:
         return self.task.__await__()
 
     @property
-    def answered(self) -> bool:
+    def responded(self) -> bool:
+        """Whether a response has been read."""
         return self.task.done() and not self.task.cancelled() and self.task.exception() is None
 
     @property
     def status(self) -> int | None:
-        """The status that came back, or None while there is no answer."""
-        return self.task.result().status if self.answered else None
+        """The status that came back, or None while there is no response."""
+        return self.task.result().status if self.responded else None
 
-    async def hang_up(self) -> None:
-        """Closes the connection without waiting for the answer, as an impatient client does."""
+    async def disconnect(self) -> None:
+        """Closes the connection without waiting for the response, as an impatient client does."""
         self.task.cancel()
-        with contextlib.suppress(asyncio.CancelledError, NoAnswer):
+        with contextlib.suppress(asyncio.CancelledError, NoResponse):
             await self.task
 
 
-class Reader:
-    """A client in the middle of an answer; what it does not read waits in the app, once the buffers are full."""
+class StreamingResponse:
+    """A response whose body has not been read: once the buffers are full, the app waits with the rest of it."""
 
     def __init__(self, response: httpx.Response) -> None:
         self.status = response.status_code
         self._response = response
 
     async def rest(self) -> str:
-        """The whole body."""
+        """Reads the whole body."""
         return (await self._response.aread()).decode()
 
 
 class App:
-    """A running app. `note` receives a sentence for everything a check does with it."""
+    """A running app. `process` is its main process, which a check may signal or kill."""
 
-    def __init__(
-        self,
-        process: Process,
-        client: httpx.AsyncClient,
-        listen: str,
-        log: Path,
-        note: Callable[[str], None],
-    ) -> None:
+    def __init__(self, process: RunningProcess, client: httpx.AsyncClient, listen: str, note: Note = ignore) -> None:
         self.process = process
         self._listen = listen
         self._client = client
-        self._log = log
         self._note = note
 
     @property
     def log(self) -> str:
-        """Everything the app printed so far, without what `caught_up` made uvicorn say."""
-        return text_of(self._log).replace(PROBE_LOGGED, "")
+        """Everything that the app printed so far."""
+        return self.process.log
 
-    async def request(self, method: str, path: str, **options: Any) -> Answer:
-        """One request; the options are those of httpx. Raises NoAnswer, never an exception of httpx."""
+    async def request(self, method: str, path: str, **options: Any) -> Response:
+        """Sends a request and reads the response. The options are those of httpx: `json=`, `headers=`, `timeout=`.
+
+        Raises NoResponse, never an exception of httpx. Without `timeout` it waits RESPONSE_TIMEOUT seconds.
+        """
         import httpx
 
         what = f"{method} {path}"
-        limit = options.get("timeout", PATIENCE)
+        note = functools.partial(self._note, detail=_curl(method, path, options), is_response=True)
+        limit = options.get("timeout", RESPONSE_TIMEOUT)
         if self._client.is_closed:
-            raise NoAnswer(f"{what} was not sent: this app has been ended. Start another one.")
+            raise NoResponse(f"{what} was not sent: this app has been ended. Start another one.")
         try:
             async with self._client.stream(method, path, **options) as response:
                 body = await _body(response)
         except httpx.TimeoutException:
-            self._note(f"{what} → no answer within {limit:g} s")
-            raise NoAnswer(f"{what} was not answered within {limit:g} s.") from None
+            note(f"{what} → no response within {limit:g} s")
+            raise NoResponse(f"{what} got no response within {limit:g} s.") from None
         except (httpx.TransportError, httpx.DecodingError) as error:
-            self._note(f"{what} → connection broke")
-            raise NoAnswer(f"{what} was not answered: the app closed the connection ({error}).") from None
+            note(f"{what} → connection broke")
+            raise NoResponse(f"{what} got no response: the app closed the connection ({error}).") from None
         except _TooLong:
-            self._note(f"{what} → {response.status_code}, and a body without end")
-            raise NoAnswer(f"{what} was answered with more than {LONGEST_BODY >> 20} MB; the client gave up.") from None
+            note(f"{what} → {response.status_code}, and a body without end")
+            raise NoResponse(
+                f"{what} got a response of more than {MAX_BODY_BYTES >> 20} MB; the client gave up."
+            ) from None
         except asyncio.CancelledError:
-            self._note(f"{what} → the client hung up")
+            note(f"{what} → the client hung up")
             raise
-        self._note(f"{what} → {response.status_code}")
-        if response.status_code >= 500:  # the traceback is logged behind the answer; have it before anyone looks
+        note(f"{what} → {response.status_code}", endpoint=unquote(response.headers.pop(HEADER, "")))
+        if response.status_code >= 500:  # the traceback is logged after the response; have it before anyone looks
             with contextlib.suppress(OSError, TimeoutError):
-                await self.caught_up()
-        return Answer(what, response.status_code, response.headers, _text(body, response.encoding))
+                await self.flush()
+        return Response(what, response.status_code, response.headers, _text(body, response.encoding))
 
-    async def get(self, path: str, **options: Any) -> Answer:
+    async def get(self, path: str, **options: Any) -> Response:
         return await self.request("GET", path, **options)
 
-    async def post(self, path: str, **options: Any) -> Answer:
+    async def post(self, path: str, **options: Any) -> Response:
         return await self.request("POST", path, **options)
 
-    async def put(self, path: str, **options: Any) -> Answer:
+    async def put(self, path: str, **options: Any) -> Response:
         return await self.request("PUT", path, **options)
 
-    async def patch(self, path: str, **options: Any) -> Answer:
+    async def patch(self, path: str, **options: Any) -> Response:
         return await self.request("PATCH", path, **options)
 
-    async def delete(self, path: str, **options: Any) -> Answer:
+    async def delete(self, path: str, **options: Any) -> Response:
         return await self.request("DELETE", path, **options)
 
-    def sending(self, method: str, path: str, **options: Any) -> Pending:
-        """Starts a request and goes on without waiting for its answer."""
-        return Pending(asyncio.create_task(self.request(method, path, **options)))
+    def start_request(self, method: str, path: str, **options: Any) -> PendingRequest:
+        """Sends a request and returns without waiting for the response."""
+        return PendingRequest(asyncio.create_task(self.request(method, path, **options)))
 
     @asynccontextmanager
-    async def reading(self, path: str) -> AsyncIterator[Reader]:
-        """A client that has the head of the answer to GET `path` and takes in its body only when told to."""
+    async def stream(self, path: str) -> AsyncIterator[StreamingResponse]:
+        """Sends GET `path` and reads the head of the response; the body is read when told to. Raises NoResponse."""
         import httpx
 
         try:
             async with self._client.stream("GET", path) as response:
-                self._note(f"GET {path} → {response.status_code}, and the client reads no further for now")
-                yield Reader(response)
+                self._note(f"GET {path} → {response.status_code}, its body not read yet", is_response=True)
+                yield StreamingResponse(response)
         except httpx.TransportError as error:
-            raise NoAnswer(f"GET {path} was not answered to its end: {type(error).__name__}.") from None
+            raise NoResponse(f"GET {path} got no whole response: {type(error).__name__}.") from None
 
-    async def caught_up(self) -> None:
-        """Returns when every answer that the app had written before this call has been read.
+    async def flush(self) -> None:
+        """Returns when every response that the app had written before this call has been read.
 
-        A few round trips that uvicorn answers by itself (400, the request line is none), so that the app's
-        loop turns and what was ready to leave has left; the app's own code sees nothing of them. Then this loop
-        turns until the clients here have taken in what arrived.
+        Makes a few round trips to which uvicorn responds by itself (400, the request line is invalid), so that the
+        app's event loop turns and what was ready to leave has left; the app's own code sees nothing of them. Then
+        this loop turns until the clients here have read what arrived. Checks use `wait_quiescent`, which calls this.
         """
         for _ in range(3):
             reader, writer = await _open(self._listen)
             try:
                 writer.write(b"caught up?\r\n\r\n")
-                await asyncio.wait_for(reader.read(), PATIENCE)
+                await asyncio.wait_for(reader.read(), RESPONSE_TIMEOUT)
             finally:
                 writer.close()
-        for _ in range(100):  # far more turns than an answer takes from the socket to whoever awaits it
+        for _ in range(100):  # far more turns than a response takes from the socket to the task that awaits it
             await asyncio.sleep(0)
 
-    async def stop(self, signum: int = signal.SIGTERM, within: float = PATIENCE) -> Exit | None:
-        """Sends a signal and waits; None: the process was still there after `within` seconds."""
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        self._note(f"{signal.Signals(signum).name} sent to the app")
-        self.process.signal(signum)
-        try:
-            code = await asyncio.wait_for(asyncio.shield(self.process.exit), within)
-        except TimeoutError:
-            self._note(f"the app was still running after {within:.0f} s")
-            return None
-        seconds = loop.time() - began
-        how = f"with exit code {code}" if code >= 0 else f"by {signal.Signals(-code).name}, as uvicorn does"
-        self._note(f"the app left after {seconds:.1f} s {how}")
-        return Exit(code, seconds)
+    async def stop(self, signum: int = signal.SIGTERM, within: float = RESPONSE_TIMEOUT) -> Exit | None:
+        """Sends a signal and waits for the end; None: the app was still running after `within` seconds."""
+        return await self.process.stop(signum, within)
 
 
 @asynccontextmanager
 async def running(
-    launcher: Launcher,
-    folder: Path,
-    scratch: Path,
+    workspace: Workspace,
+    env: Mapping[str, str],
     *,
     module: str = "app.main:app",
-    env: Mapping[str, str],
     workers: int = 1,
-    pycache: Path | None = None,
     listen: str = "",
     events: str = "",
-    note: Callable[[str], None] = lambda _: None,
+    terminal: str = "",
+    debugger: str = "",
+    name: str = "",
 ) -> AsyncIterator[App]:
-    """The app of `folder`, accepting requests; killed with its whole process group at the end.
+    """Starts an app with `env` as its settings; in the block it accepts requests, at its end it is killed.
 
-    Raises AppDidNotStart, with the log, if it ends or stays silent instead.
+    `module` is uvicorn's `module:attribute`, `workers` the number of processes that serve. `listen` is the address
+    (`host:port`, or the path of a Unix socket; by default one of its own); `events` is an address that gets a line of
+    JSON for each request and each response. `terminal` and `debugger` are those of AppSpec; with a debugger it
+    waits for any time. `name` is one of `Workspace.name_for`. Raises AppDidNotStart.
     """
     import httpx
 
-    number = next(_numbers)
-    log = scratch / f"{number}.log"
+    called = name or workspace.name_for("app")
+    shared = workspace.spec(env)
     unix = sys.platform != "win32"
     if not listen:
-        listen = str(scratch / f"{number}.sock") if unix else f"127.0.0.1:{_free_port()}"
-    ready = _Ready(workers)
-    address = await ready.open(scratch / f"{number}.ready" if unix else None)
-    order = Order(
-        app=module,
-        folder=str(folder),
-        log=str(log),
-        listen=listen,
-        ready=address,
-        env=environment(env),
-        events=events,
-        workers=workers,
-        pycache=str(pycache) if pycache else "",
-    )
+        listen = str(Path(shared.log).with_suffix(".sock")) if unix else f"127.0.0.1:{_free_port()}"
     by_path = "/" in listen
     # no TLS here: verify=False spares reading the machine's certificates for every app
-    # and a connection for each request: an app that fails behind its answer takes the connection along,
+    # and a connection for each request: an app that fails after its response takes the connection along,
     # which is no reason for the next request to fail
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
     transport = httpx.AsyncHTTPTransport(uds=listen if by_path else None, verify=False, limits=limits)
     base = "http://bookshop" if by_path else f"http://{listen}"
-    process: Process | None = None
-    try:
-        starting = asyncio.ensure_future(launcher.launch(order))
+    ready = _Ready(workers)
+    by_hand = bool(debugger)  # who attaches it when they like
+    async with AsyncExitStack() as stack:
+        stack.callback(ready.close)
+        address = await ready.open(Path(shared.log).with_suffix(".ready") if unix else None)
+        spec = AppSpec(
+            folder=shared.folder,
+            log=shared.log,
+            env=shared.env,
+            pycache=shared.pycache,
+            app=module,
+            listen=listen,
+            ready=address,
+            events=events,
+            workers=workers,
+            dump_after=0 if by_hand else START_TIMEOUT * 0.9,
+            terminal=terminal,
+            debugger=debugger,
+        )
+        starting = asyncio.ensure_future(stack.enter_async_context(workspace.process(called, spec)))
+        stack.callback(starting.cancel)
         await asyncio.sleep(0)
         _import_late_ones()  # while the other process is busy
         process = await starting
         either: set[asyncio.Future[Any]] = {ready.all, process.exit}
-        await asyncio.wait(either, timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(either, timeout=None if by_hand else START_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
         if not ready.all.done():
             code = process.exit.result() if process.exit.done() else None
-            raise AppDidNotStart(code, text_of(log))
-        async with httpx.AsyncClient(
-            transport=transport, base_url=base, timeout=PATIENCE, trust_env=False, verify=False
-        ) as client:
-            yield App(process, client, listen, log, note)
-    finally:
-        if process is not None:
-            process.kill()
-            await process.exit
-        ready.close()
+            raise AppDidNotStart(code, process.log, process.name)
+        client = httpx.AsyncClient(
+            transport=transport, base_url=base, timeout=RESPONSE_TIMEOUT, trust_env=False, verify=False
+        )
+        yield App(process, await stack.enter_async_context(client), listen, workspace.note)
+
+
+def _curl(method: str, path: str, options: Mapping[str, Any]) -> str:
+    """The command that repeats a request by hand while `workbook serve` runs; empty if the path says it all."""
+    words = []
+    for name, value in dict(options.get("headers") or {}).items():
+        words += ["-H", f"{name}: {value}"]
+    if "json" in options:
+        words += ["-H", "content-type: application/json", "-d", json.dumps(options["json"], ensure_ascii=False)]
+    elif isinstance(body := options.get("content"), str):
+        words += ["-d", body]
+    for name, value in dict(options.get("data") or {}).items():
+        words += ["--data-urlencode", f"{name}={value}"]
+    query = f"?{urlencode(options['params'])}" if options.get("params") else ""
+    if not words and not query:
+        return ""
+    command = ["curl", *(["-X", method] if method != "GET" else []), f"localhost:8000{path}{query}", *words]
+    return shlex.join(word if len(word) <= MAX_CURL_WORD else f"{word[:MAX_CURL_WORD]}…" for word in command)
 
 
 class _TooLong(Exception):
-    """A body goes on behind its limit."""
+    """A body goes on after its limit."""
 
 
 async def _body(response: httpx.Response) -> bytes:
     body = bytearray()
     async for part in response.aiter_bytes():
         body += part
-        if len(body) > LONGEST_BODY:
+        if len(body) > MAX_BODY_BYTES:
             raise _TooLong
     return bytes(body)
 
@@ -346,7 +372,7 @@ async def _open(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWrite
 
 
 class _Ready:
-    """Counts the workers that report for duty."""
+    """A socket on which each worker writes a line when it accepts requests; `all` is done when all have."""
 
     def __init__(self, workers: int) -> None:
         self.all: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -374,18 +400,6 @@ class _Ready:
         if self._server is not None:
             self._server.close()
         self.all.cancel()
-
-
-def environment(env: Mapping[str, str]) -> dict[str, str]:
-    """What an app gets to see: enough to run, nothing of the grader's own settings."""
-    return {name: os.environ[name] for name in INHERITED if name in os.environ} | {"PYTHONUNBUFFERED": "1"} | dict(env)
-
-
-def text_of(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return ""
 
 
 def _free_port() -> int:

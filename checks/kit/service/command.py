@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from checks.kit.service.app import PATIENCE, environment, text_of
-from checks.kit.service.launcher import Launcher
-from checks.kit.service.order import Order
+from checks.kit.service.launcher import text_of
+from checks.kit.service.process import Workspace
 
-_numbers = itertools.count(1)
-
+COMMAND_TIMEOUT = 30.0
+"""Seconds after which a command is killed; a bound for failures, not a measurement."""
 
 ERROR = re.compile(r"FAILED:|ERROR|[A-Za-z_][\w.]*(Error|Exception|Exit|Interrupt)\b")
 """How the line begins that names an error: Alembic's own, a logger's, a traceback's last."""
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
-    """How a command ended: its exit code (None: it did not end in time and was killed) and what it printed."""
+class CompletedCommand:
+    """How a command ended: its exit code, None if it was killed after COMMAND_TIMEOUT, and what it printed.
+
+    `command` is what was typed, such as `alembic upgrade head`. As text it is a sentence with the reason of a failure.
+    `stdout` is what it printed to standard output, if that was kept apart from `output`.
+    """
 
     command: str
     code: int | None
     output: str
+    stdout: str = ""
 
     @property
     def ok(self) -> bool:
@@ -34,7 +37,7 @@ class Done:
 
     @property
     def last_line(self) -> str:
-        """The line that says why: the last error's, behind which SQLAlchemy prints the statement and a link as well."""
+        """The line that says why: the last error's, after which SQLAlchemy prints the statement and a link as well."""
         lines = [line for line in self.output.splitlines() if line.strip()]
         errors = [line for line in lines if ERROR.match(line)]
         return (errors or lines or [""])[-1]
@@ -45,36 +48,24 @@ class Done:
 
 
 async def run_command(
-    launcher: Launcher,
-    folder: Path,
-    scratch: Path,
-    *arguments: str,
-    env: Mapping[str, str],
-    pycache: Path,
-    note: Callable[[str], None] = lambda _: None,
-) -> Done:
-    """Runs `python -m arguments[0] ...` in `folder`, whatever it does to itself; killed with its process group."""
-    log = scratch / f"command-{next(_numbers)}.log"
-    order = Order(
-        app="",
-        folder=str(folder),
-        log=str(log),
-        listen="",
-        ready="",
-        env=environment(env),
-        command=arguments,
-        pycache=str(pycache),
-    )
-    process = await launcher.launch(order)
-    try:
-        code = await asyncio.wait_for(asyncio.shield(process.exit), 2 * PATIENCE)
-    except TimeoutError:
-        code = None
-    finally:
-        process.kill()
-        await process.exit
-    done = Done(" ".join(arguments), code, text_of(log))
-    note(f"{done.command} → exit code {code}" if code is not None else f"{done.command} → did not end")
+    workspace: Workspace, env: Mapping[str, str], *arguments: str, name: str = "", apart: bool = False
+) -> CompletedCommand:
+    """Runs `python -m arguments[0] …` and waits until it ends, at most COMMAND_TIMEOUT seconds.
+
+    `name` is one of `Workspace.name_for`; by default it is called by its arguments. `apart`: see CompletedCommand.
+    """
+    name = name or workspace.name_for(" ".join(arguments))
+    spec = workspace.spec(env, *arguments)
+    if apart:
+        spec = replace(spec, out=f"{spec.log}.out")
+    async with workspace.process(name, spec) as process:
+        try:
+            code = await asyncio.wait_for(asyncio.shield(process.exit), COMMAND_TIMEOUT)
+        except TimeoutError:
+            code = None
+    stdout = text_of(Path(spec.out)) if apart else ""
+    done = CompletedCommand(" ".join(arguments), code, process.log, stdout)
+    workspace.note(f"{done.command} → exit code {code}" if code is not None else f"{done.command} → did not end")
     return done
 
 

@@ -1,1 +1,1 @@
-"""Many people's code, graded unattended: what was handed in, how it is run, and what becomes of the verdicts."""
+"""Grades the submissions of a class: intake/ reads them, work/ runs the checks, results/ writes what came of it."""

@@ -1,20 +1,24 @@
-"""What an instructor's run is about, as data."""
+"""What `workbook grade` reads and finds out, as data: submissions, grades, and the gradebook of a class."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from checks.kit.catalogue import Lesson
-from checks.kit.report.model import STUMBLED, Outcome, Report, Result
+from checks.kit.lessons.lesson import Lesson
+from checks.kit.report.model import Outcome, Report, Result
 
 Files = Mapping[str, bytes]
-"""A lesson's files as they were handed in: the path below the lesson's folder, with `/`, and the content."""
+"""The submitted files of one lesson: the path below the lesson's folder, with `/`, and the content."""
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """One learner's work. `source` is what was handed in; `notes` say what was left out of it, and why."""
+    """The work of one learner.
+
+    `source` is the path that was read, as messages show it. `lessons` has the files by the lesson's number.
+    `notes` are sentences for the instructor: what was left out, and why.
+    """
 
     learner: str
     source: str
@@ -23,11 +27,11 @@ class Submission:
 
 
 @dataclass(slots=True)
-class Mark:
-    """One lesson of one submission, graded.
+class Grade:
+    """The result of one lesson of one submission.
 
-    `report` has a result for every check of the lesson, in the lesson's order. `stopped` says why the grading
-    ended before its time, and is empty where it did not. `seconds` is wall time.
+    `report` has a result for every check of the lesson, in the lesson's order. `stopped` says which limit ended the
+    grading early, and is empty where none did. `seconds` is wall time.
     """
 
     report: Report
@@ -36,59 +40,66 @@ class Mark:
 
     @property
     def passed(self) -> int:
+        """How many checks pass."""
         return self.report.count(Outcome.PASSED)
 
     @property
     def total(self) -> int:
+        """How many checks the lesson has."""
         return len(self.report.results)
 
     @property
-    def stumbled(self) -> bool:
-        """Whether a check met what it has no words for."""
-        findings = [result.finding for result in self.report.results]
-        return any(finding is not None and finding.happened.startswith(STUMBLED) for finding in findings)
+    def has_error(self) -> bool:
+        """Whether a check ended with an error, which says nothing about the learner's work."""
+        return self.report.count(Outcome.ERROR) > 0
 
 
 @dataclass(slots=True)
-class Graded:
-    """One learner's marks, by the lesson's number; a lesson that was not handed in has none."""
+class LearnerGrades:
+    """One learner's submission and grades, by the lesson's number.
+
+    A lesson has no grade if it was not submitted, or if the grader failed (see `submission.lessons` for which).
+    """
 
     submission: Submission
-    marks: dict[int, Mark] = field(default_factory=dict)
+    grades: dict[int, Grade] = field(default_factory=dict)
 
     @property
     def passed(self) -> int:
-        return sum(mark.passed for mark in self.marks.values())
+        """How many checks pass, over all lessons."""
+        return sum(grade.passed for grade in self.grades.values())
 
     @property
     def seconds(self) -> float:
-        return sum(mark.seconds for mark in self.marks.values())
+        """The wall time of all gradings."""
+        return sum(grade.seconds for grade in self.grades.values())
 
 
 @dataclass(slots=True)
 class Gradebook:
-    """A whole run: what was asked for, on what it ran, and everybody's marks, by learner.
+    """The results of a whole run.
 
-    `isolation` is a sentence about what kept the submissions apart; `kit` identifies the checks and the kit.
+    `postgres` names the servers, `isolation` is a sentence about what kept the submissions apart, and `kit` is the
+    fingerprint of the checks. `learners` is sorted as the submissions were read: by name.
     """
 
     lessons: list[Lesson]
     postgres: str
     isolation: str
     kit: str
-    graded: list[Graded] = field(default_factory=list)
+    learners: list[LearnerGrades] = field(default_factory=list)
 
     @property
     def total(self) -> int:
-        """The checks that there are, whoever handed in what."""
+        """How many checks the lessons of the run have."""
         return sum(len(lesson.checks) for lesson in self.lessons)
 
 
-def complete(report: Report, lesson: Lesson, why: str) -> Report:
-    """The report with a result for every check of the lesson: what did not run is blocked by `why`."""
-    there = {result.name: result for result in report.results}
+def complete(report: Report, lesson: Lesson, reason: str) -> Report:
+    """The same report with a result for every check of the lesson: a check that did not run is blocked by `reason`."""
+    results = {result.name: result for result in report.results}
     report.results = [
-        there.get(entry.name) or Result(entry.name, lesson.titles[entry.name], Outcome.BLOCKED, blocked_by=why)
+        results.get(entry.name) or Result(entry.name, lesson.titles[entry.name], Outcome.BLOCKED, blocked_by=reason)
         for entry in lesson.checks
     ]
     return report

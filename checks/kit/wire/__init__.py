@@ -1,27 +1,25 @@
-"""The tap between an app and PostgreSQL."""
+"""The proxy between an app and PostgreSQL."""
 
 from checks.kit.wire.connection import Connection
-from checks.kit.wire.events import Closed, Crossed, Event, Fault, Opened
-from checks.kit.wire.faults import Hold, NeverArrived
-from checks.kit.wire.recording import Recording, Transaction
+from checks.kit.wire.faults import OUTAGES, Hold, Loss, NeverArrived
+from checks.kit.wire.proxy import Entrance, NotIdle, Wire, open_proxy
+from checks.kit.wire.recording import ClosedConnection, Recording, Transaction
 from checks.kit.wire.statements import ServerError, Statement, committing
-from checks.kit.wire.tap import NotSettled, Wire, open_tap
 
 __all__ = [
-    "Closed",
+    "OUTAGES",
+    "ClosedConnection",
     "Connection",
-    "Crossed",
-    "Event",
-    "Fault",
+    "Entrance",
     "Hold",
+    "Loss",
     "NeverArrived",
-    "NotSettled",
-    "Opened",
+    "NotIdle",
     "Recording",
     "ServerError",
     "Statement",
     "Transaction",
     "Wire",
     "committing",
-    "open_tap",
+    "open_proxy",
 ]

@@ -1,514 +1,369 @@
-"""One client's connection and its counterpart to the server."""
+"""Relays one client's connection to the server, and stops it where a fault says so.
+
+                        refusing: turned away
+                           |
+    client ==> from_client +--> waiting --> tracker --+=====> server
+                                  ^                   |
+                                  +---- the rest <-- stopped (a hold, latency)
+
+    client <================== tracker <== from_server <================ server
+
+A double line is a socket; black_hole stops reading from both. A message is stopped *before* it reaches the server,
+and whatever the client sends after it waits in line. The way back is never delayed: a response goes to the client
+first and is read afterwards, unless it is one to be lost.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import socket
-import struct
-import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from checks.kit.wire import protocol
-from checks.kit.wire.events import Closed, Crossed, Fault, Opened
-from checks.kit.wire.recording import Transaction
-from checks.kit.wire.statements import ServerError, Statement
+from checks.kit.wire import protocol, transports
+from checks.kit.wire.faults import REFUSALS
+from checks.kit.wire.recording import ClosedConnection
+from checks.kit.wire.startup import AskedTwice, StartMessage, StartUp
+from checks.kit.wire.tracker import StatementTracker
 
 if TYPE_CHECKING:
     from checks.kit.postgres.address import Address
-    from checks.kit.wire.faults import Faults, Hold
-    from checks.kit.wire.recording import Book
+    from checks.kit.wire.faults import Faults, Hold, Loss
+    from checks.kit.wire.recording import TrafficLog
+    from checks.kit.wire.statements import Statement
 
-QUERY, PARSE, BIND, EXECUTE, CLOSE, SYNC, FLUSH, TERMINATE, CALL, COPY_DONE, COPY_FAIL = b"QPBECSHXFcf"
-DATA_ROW, COMPLETE, EMPTY, SUSPENDED, ERROR, READY = b"DCIsEZ"
-WAITS = frozenset(b"QSHFcf")
-"""Messages after which a client waits for the server: each is a round trip."""
+MAX_WAITING = 1 << 20
+"""Bytes from a client that are kept while it is stopped, before the proxy stops reading from it."""
 
-BACKLOG = 1 << 20
-"""Bytes from a client that are kept while it is held up, before we stop reading from it."""
-
-_RESET = struct.pack("ii", 1, 0)
+START_TIMEOUT = 60.0
+"""Seconds in which a client must have sent its start-up message; PostgreSQL's authentication_timeout is the same."""
 
 
 class Connection:
-    """Passes bytes between a client and the server, unchanged and in order, and keeps the book.
+    """Passes bytes between a client and the server, unchanged and in order.
 
-    `status` is what the server said last: I idle, T in a transaction, E in a failed one; "" before that.
-    `farewell` says how it ended: `terminate` (the client said goodbye), `dropped` (it did not),
-    `server` (the server closed it), `cut` (we did), `refused`; empty while it lives.
+    `id` counts the connections of a proxy from 1. `parameters` are those of the start-up message, such as `user`,
+    `database` and `application_name`; empty before it has arrived, and for a request to cancel.
+    `process` is the name of the process that opened it, as in the verdict: `app`, `app (2)`, `app.worker`.
+    `close_reason` says how it ended: "terminate" (the client said so first), "dropped" (the client just left),
+    "server" (the server closed it, or could not be reached), "cut" or "refused" (by the proxy); "" while it lives.
+
+    A client that sends no more (FIN) counts as gone, for nearly all have left by that. What it has sent still reaches
+    the server, and the response still goes back: a client may have closed only its own direction.
     """
 
-    def __init__(self, number: int, address: Address, book: Book, faults: Faults, changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        number: int,
+        address: Address,
+        log: TrafficLog,
+        faults: Faults,
+        *,
+        process: str = "",
+        changed: Callable[[], None],
+        ended: Callable[[Connection], None],
+        gone: Callable[[Connection], None],
+    ) -> None:
+        """`ended` is called when the client has left, and `gone` when the socket to the server is closed as well."""
         self.id = number
+        self.process = process
         self.parameters: dict[str, str] = {}
-        self.opened = time.perf_counter()
-        self.status = ""
-        self.farewell = ""
-        self.last: Statement | None = None
+        self.close_reason = ""
         self._address = address
-        self._book = book
+        self._log = log
         self._faults = faults
         self._changed = changed
-        self._client: asyncio.Transport | None = None
-        self._server: asyncio.Transport | None = None
+        self._ended = ended
+        self._gone = gone
+        self.left = False  # the client sends no more; there may still be something on its way
+        self._tracker = StatementTracker(number, log, process)
+        self._link = transports.Link(log.totals, faults)
         self._connecting: asyncio.Task[None] | None = None
-        self._start = b""
-        self._started = False
-        self._said_goodbye = False
-        self._from_client = protocol.Splitter(bytes((QUERY, PARSE, BIND, EXECUTE, CLOSE)))
-        self._from_server = protocol.Splitter(bytes((COMPLETE, ERROR, READY)))
-        self._prepared: dict[bytes, str] = {}
-        self._portals: dict[bytes, tuple[str, int]] = {}
-        self._parsed = ""
-        self._answers: deque[Statement | None] = deque()  # what the server owes; None stands for a Sync
-        self._transaction: Transaction | None = None
-        self._in_transaction = False
-        self._changed_data = False  # by the transaction that is open
-        self._waiting: deque[bytes] = deque()  # from the client, not yet looked at
+        self._start_up = StartUp(lambda: self._link.to_client(b"N"))
+        self._start: StartMessage | None = None  # until it has arrived in full
+        self._waiting: deque[bytes] = deque()  # from the client, not yet read by the tracker
         self._waiting_size = 0
-        self._stopped_at: tuple[bytes, bytes] | None = None  # a message that must wait, and what follows it
+        self._over = False  # both sockets are closed, or about to
+        self._stopped: tuple[bytes, bytes] | None = None  # a message that must wait, and what follows it
         self._hold: Hold | None = None
+        self._loss: tuple[Loss, Statement] | None = None  # nothing more goes to the client
         self._timer: asyncio.TimerHandle | None = None
 
-    # -- what checks look at
+    # -- what a check may look at
 
     @property
-    def application_name(self) -> str:
-        return self.parameters.get("application_name", "")
+    def status(self) -> str:
+        """The server's last word: "I" idle, "T" in a transaction, "E" in a failed one; "" before the first."""
+        return self._tracker.status
 
     @property
-    def user(self) -> str:
-        return self.parameters.get("user", "")
+    def last(self) -> Statement | None:
+        """The statement that the client sent last."""
+        return self._tracker.last
 
     @property
-    def database(self) -> str:
-        return self.parameters.get("database", "")
-
-    @property
-    def busy(self) -> bool:
-        """Whether the server owes an answer."""
-        return bool(self._answers)
-
-    @property
-    def settled(self) -> bool:
+    def idle(self) -> bool:
         """Outside a transaction, with nothing under way."""
-        return self.status == "I" and not self._answers and self._stopped_at is None
+        return self.status == "I" and not self._tracker.busy and self._stopped is None
 
-    # -- the client's side
+    def record(self) -> ClosedConnection:
+        """What is kept of a connection that has ended."""
+        return ClosedConnection(self.id, self.parameters, self.close_reason, self.status, self.process)
 
-    def client_connected(self, transport: asyncio.Transport) -> None:
-        self._client = transport
-        if self._faults.refusing == "reset":
+    # -- start-up
+
+    def client_side(self) -> asyncio.Protocol:
+        """For the listener: the protocol of the client's socket."""
+        return transports.Side(
+            connected=self._client_connected,
+            received=self.from_client,
+            lost=self._client_lost,
+            full=lambda full: self._link.set_full("client", full),
+            ended=self._client_ended,
+        )
+
+    def _server_side(self) -> asyncio.Protocol:
+        return transports.Side(
+            connected=self._server_connected,
+            received=self.from_server,
+            lost=self._server_lost,
+            full=lambda full: self._link.set_full("server", full),
+        )
+
+    def _client_connected(self, transport: asyncio.Transport) -> None:
+        self._link.client = transport
+        self._await_start()
+        if self._faults.refusing and self._faults.refusing not in REFUSALS:
             self.abort("refused")
-        elif self._faults.silent:
-            transport.pause_reading()
+        else:
+            self._link.read_what_fits()
+
+    def _await_start(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(START_TIMEOUT, self._start_late)
+
+    def _start_late(self) -> None:
+        if self._faults.silent:  # it may have sent everything
+            self._await_start()
+        else:
+            self.close("dropped")
+
+    def _server_connected(self, transport: asyncio.Transport) -> None:
+        self._link.server = transport
+
+    def _read_start(self, data: bytes) -> None:
+        # the server is connected to only after this: whether a client is turned away depends on what it asks for
+        try:
+            start = self._start_up.read(data)
+        except AskedTwice as refusal:
+            self._refuse("0A000", str(refusal), "dropped")
+            return
+        except ValueError:
+            self.close("dropped")
+            return
+        if start is None:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._start = start
+        self.parameters = start.parameters
+        if self.parameters:  # not for a request to cancel
+            self._log.connection_event(self.id, "opened")
+        if self._faults.refusing and not start.is_cancel:
+            if self._faults.refusing in REFUSALS:
+                self._refuse(*REFUSALS[self._faults.refusing], "refused")
+            else:
+                self.abort("refused")
+            return
+        self._connecting = asyncio.get_running_loop().create_task(self._connect(start))
+
+    async def _connect(self, start: StartMessage) -> None:
+        try:
+            await transports.connect_server(self._address, self._server_side)
+        except OSError as error:
+            self._refuse("08006", f"the server cannot be reached: {error}", "server")
+            self._let_go()
+            return
+        if self._over:  # the client left meanwhile
+            transports.close(self._link.server)
+            return
+        self._link.to_server(start.raw)
+        if self._link.client is None:  # it asked for a cancellation and did not wait
+            self.close(self.close_reason)
+            return
+        if start.rest:
+            self._pass_on(start.rest)
+        self._drain()
+
+    def _refuse(self, sqlstate: str, message: str, close_reason: str) -> None:
+        self._link.to_client(protocol.error_message("FATAL", sqlstate, message))
+        self.close(close_reason)
+
+    # -- from the client to the server
 
     def from_client(self, data: bytes) -> None:
-        if self._stopped_at is not None or self._waiting or (self._started and self._server is None):
+        if self._stopped is not None or self._waiting or (self._start is not None and self._link.server is None):
             self._waiting.append(data)
             self._waiting_size += len(data)
-            if self._waiting_size > BACKLOG and self._client is not None:
-                self._client.pause_reading()
-        elif not self._started:
-            self._starting(data)
+            if self._waiting_size > MAX_WAITING:
+                self._link.set_full("queue", True)
+        elif self._start is None:
+            self._read_start(data)
         else:
             self._pass_on(data)
 
-    def client_lost(self) -> None:
-        self._client = None
-        self._end("terminate" if self._said_goodbye else "dropped")
-
-    def _starting(self, data: bytes) -> None:
-        self._start += data
-        try:
-            while message := protocol.first_message(self._start):
-                code, body = message
-                raw, rest = self._start[: len(body) + 8], self._start[len(body) + 8 :]
-                if code in (protocol.TLS, protocol.GSS):
-                    self._start = rest
-                    self._to_client(b"N")
-                    continue
-                self._started = True
-                self._start = b""
-                if code != protocol.CANCEL:
-                    self.parameters = protocol.start_parameters(body)
-                    if self._faults.refusing:
-                        text = "the database system is starting up"
-                        self._to_client(protocol.error_message("FATAL", "57P03", text))
-                        self.close("refused")
-                        return
-                    self._book.tell(Opened(self))
-                else:
-                    self._said_goodbye = True
-                self._connecting = asyncio.get_running_loop().create_task(self._connect(raw, rest))
-                return
-        except ValueError:
-            self.close("dropped")
-
-    async def _connect(self, first: bytes, rest: bytes) -> None:
-        try:
-            await self._open_server()
-        except OSError as error:
-            text = f"the server cannot be reached: {error}"
-            self._to_client(protocol.error_message("FATAL", "08006", text))
-            self.close("server")
-            return
-        if self._client is None or self._server is None:  # the client left meanwhile
-            self._shut(self._server)
-            return
-        self._server.write(first)
-        self._book.totals.bytes_to_server += len(first)
-        if rest:
-            self._pass_on(rest)
-        self._drain()
-
-    async def _open_server(self) -> None:
-        loop = asyncio.get_running_loop()
-        address = self._address
-        if address.socket_path is not None:
-            await loop.create_unix_connection(lambda: ServerSide(self), address.socket_path)
-            return
-        if address.tls is None:
-            await loop.create_connection(lambda: ServerSide(self), address.host, address.port)
-            return
-        raw = await _tls_offered(address)
-        name = address.server_name or address.host
-        await loop.create_connection(lambda: ServerSide(self), sock=raw, ssl=address.tls, server_hostname=name)
-
     def _pass_on(self, data: bytes) -> None:
         """Forwards a piece from the client up to the first message that a fault wants to stop."""
-        position = 0
-        splitter = self._from_client
-        while message := splitter.next(data, position):
-            kind, body, end = message
-            stop = self._note(kind, body) or (self._faults.latency > 0 and kind in WAITS)
-            if stop:
-                # The server runs a message only when its last byte is there, so stopping this piece of it is enough.
-                self._to_server(data[:position])
-                self._stopped_at = (data[position:end], data[end:])
-                if self._hold is None:
-                    self._timer = asyncio.get_running_loop().call_later(self._faults.latency, self.resume)
+        faults = self._faults
+        for start, end, statement, waits in self._tracker.read_client(data):
+            hold = faults.hold_for(statement) if statement is not None and faults.holds else None
+            if statement is not None and faults.losses and self._loss is None:
+                loss = faults.loss_for(statement)
+                self._loss = (loss, statement) if loss is not None else None
+            if hold is not None or (waits and faults.latency > 0):
+                # The server runs a message only when its last byte is there, so it is enough to stop this piece of it.
+                self._link.to_server(data[:start])
+                self._stopped = (data[start:end], data[end:])
+                self._hold = hold
+                if hold is not None and statement is not None:
+                    hold.take(statement, self)
+                    self._log.fault(f"held on the wire: {' '.join(statement.text.split())[:60]}")
+                else:
+                    self._resume_later()
                 return
-            position = end
-        self._to_server(data)
+        self._link.to_server(data)
+
+    def _resume_later(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._faults.latency, self.resume)
 
     def resume(self) -> None:
-        """What was stopped goes on."""
-        if self._stopped_at is None or self.farewell:
+        """Lets the stopped message go on, and what waits after it; a hold calls this when it releases the statement."""
+        if self._stopped is None or self._over:
             return
-        delayed_too = self._hold is not None and self._faults.latency > 0
-        self._hold = None
-        if delayed_too:
-            self._timer = asyncio.get_running_loop().call_later(self._faults.latency, self.resume)
+        was_held, self._hold = self._hold is not None, None
+        if was_held and self._faults.latency > 0:
+            self._resume_later()
             return
-        message, rest = self._stopped_at
-        self._stopped_at = None
-        self._to_server(message)
+        message, rest = self._stopped
+        self._stopped = None
+        self._link.to_server(message)
         if rest:
             self._waiting.appendleft(rest)
             self._waiting_size += len(rest)
         self._drain()
 
     def _drain(self) -> None:
-        while self._waiting and self._stopped_at is None and self._server is not None:
+        # any of the pieces may be stopped again
+        while self._waiting and self._stopped is None and self._link.server is not None:
             data = self._waiting.popleft()
             self._waiting_size -= len(data)
             self._pass_on(data)
-        if not self._waiting and self._client is not None and not self._faults.silent:
-            self._client.resume_reading()
+        if not self._waiting:
+            self._link.set_full("queue", False)
+            self._pass_on_end()
 
-    def _note(self, kind: int, body: bytes) -> bool:
-        """Keeps the book for one message of the client; True if a hold stops it."""
-        if kind == EXECUTE:
-            text, parameters = self._portals.get(protocol.cstring(body)[0], ("", 0))
-            return self._send(text, parameters, simple=False)
-        if kind == QUERY:
-            stopped = self._send(protocol.text(protocol.cstring(body)[0]), 0, simple=True)
-            self._answers.append(None)
-            self._book.totals.round_trips += 1
-            return stopped
-        if kind == PARSE:
-            name, at = protocol.cstring(body)
-            self._parsed = self._prepared[name] = protocol.text(protocol.cstring(body, at)[0])
-        elif kind == BIND:
-            portal, at = protocol.cstring(body)
-            name, at = protocol.cstring(body, at)
-            self._portals[portal] = (self._prepared.get(name, ""), _parameters(body, at))
-        elif kind == SYNC:
-            self._answers.append(None)
-            self._book.totals.round_trips += 1
-        elif kind == CLOSE:
-            names = self._prepared if body[:1] == b"S" else self._portals
-            names.pop(protocol.cstring(body, 1)[0], None)
-        elif kind in WAITS:
-            self._book.totals.round_trips += 1
-            if kind == CALL:
-                self._answers.append(None)
-        elif kind == TERMINATE:
-            self._said_goodbye = True
-        return False
-
-    def _send(self, text: str, parameters: int, *, simple: bool) -> bool:
-        statement = Statement(self.id, text, time.perf_counter(), parameters, self._in_transaction, simple)
-        verb = statement.verb
-        if verb in ("BEGIN", "START"):
-            self._in_transaction = True
-            self._changed_data = False
-        elif verb in ("COMMIT", "END", "ABORT") or (verb == "ROLLBACK" and " TO " not in text.upper()):
-            statement.commits = self._changed_data and verb in ("COMMIT", "END")
-            self._in_transaction = self._changed_data = False
-        elif statement.changes:
-            statement.commits = not self._in_transaction
-            self._changed_data = self._in_transaction
-        self.last = statement
-        self._answers.append(statement)
-        self._book.add(statement)
-        hold = self._faults.hold_for(statement)
-        if hold is None:
-            return False
-        self._hold = hold
-        hold.take(statement, self)
-        self._book.tell(Fault(f"held on the wire: {' '.join(text.split())[:60]}"))
-        return True
-
-    # -- the server's side
-
-    def server_connected(self, transport: asyncio.Transport) -> None:
-        self._server = transport
+    # -- from the server to the client
 
     def from_server(self, data: bytes) -> None:
-        if self._client is not None:
-            self._client.write(data)
-        self._book.totals.bytes_from_server += len(data)
-        position = 0
-        splitter = self._from_server
-        answers = self._answers
-        while message := splitter.next(data, position):
-            kind, body, end = message
-            if kind == DATA_ROW:
-                if answers and (head := answers[0]):
-                    head.rows += 1
-                    head.size += end - position
-            elif kind == COMPLETE:
-                self._completed(protocol.text(protocol.cstring(body)[0]))
-            elif kind == READY:
-                self._ready(body)
-            elif kind == ERROR:
-                self._failed(protocol.error_fields(body))
-            elif kind in (EMPTY, SUSPENDED):
-                self._completed("")
-            position = end
+        if self._loss is None:
+            self._link.to_client(data)
+        self._log.totals.bytes_from_server += len(data)
+        if self._tracker.read_server(data):
+            self._changed()
+            self._lose()
+            if self.left:
+                self._pass_on_end()
 
-    def _completed(self, tag: str) -> None:
-        if not self._answers or (statement := self._answers[0]) is None:
+    def _lose(self) -> None:
+        """Cuts the connection if the statement whose response is to be lost has had its effect."""
+        # only now, when the server is ready for the next one: before, it might not have committed yet
+        if self._loss is not None and self._loss[1].finished is not None:
+            loss, statement = self._loss
+            if not statement.skipped:
+                loss.statements.append(statement)
+            self._log.fault(f"the response to {' '.join(statement.text.split())[:60]} was lost, and its connection cut")
+            self.abort("cut")
+
+    def silence(self) -> None:
+        """Nothing more passes on this connection, as if a firewall had forgotten it; others go on."""
+        self._link.silent = True
+        self._link.read_what_fits()
+
+    def silence_changed(self) -> None:
+        """A black hole has begun or ended: reads from neither side, or goes on."""
+        self._link.read_what_fits()
+
+    # -- the end
+
+    def _client_ended(self) -> bool:
+        """The client sends no more; whether it may still be owed something, and its socket stays open for that."""
+        awaits = self._start is not None and (not self.status or self._tracker.busy or self._stopped is not None)
+        if not awaits or self._hold is not None:  # what a hold has stopped never runs: its client is gone
+            return False
+        self._leave("dropped")
+        self._pass_on_end()
+        return True
+
+    def _pass_on_end(self) -> None:
+        """Tells the server that the client sends no more, after all that the client has sent."""
+        if not self.left or self._over or self._waiting or self._stopped is not None or self._link.server is None:
             return
-        statement.tag = f"{statement.tag}; {tag}" if statement.tag else tag
-        if not statement.simple:  # a simple query may hold several commands; it ends with ReadyForQuery
-            self._finish(statement)
-            self._answers.popleft()
+        if not self._link.end_client() and not self._tracker.busy:
+            self.close(self.close_reason)
 
-    def _failed(self, fields: dict[str, str]) -> None:
-        error = ServerError(fields.get("C", ""), fields.get("M", ""))
-        now = time.perf_counter()
-        if self._answers and (statement := self._answers[0]) is not None:
-            statement.error = error
-            self._finish(statement)
-            self._answers.popleft()
-            while self._answers and (skipped := self._answers[0]) is not None:
-                skipped.skipped = True
-                skipped.finished = now
-                self._answers.popleft()
-        elif self._parsed:  # refused when it was prepared, so it was never executed
-            statement = Statement(self.id, self._parsed, now, 0, self._in_transaction, False, now, error=error)
-            self._parsed = ""
-            self._book.add(statement)
-            self._book.tell(Crossed(statement))
-
-    def _ready(self, body: bytes) -> None:
-        self._parsed = ""
-        while self._answers:
-            statement = self._answers.popleft()
-            if statement is None:
-                break
-            self._finish(statement)
-        status = protocol.text(body[:1])
-        if not self._answers and self._stopped_at is None:
-            self._in_transaction = status != "I"
-        self._change_status(status)
-        self._changed()
-
-    def _change_status(self, status: str) -> None:
-        before, self.status = self.status, status
-        if status in ("T", "E") and before not in ("T", "E"):
-            self._transaction = Transaction(self.id, time.perf_counter())
-            self._book.transactions.append(self._transaction)
-        elif status == "I" and self._transaction is not None:
-            last = self.last.tag if self.last else ""
-            self._close_transaction("commit" if last.startswith("COMMIT") else "rollback")
-
-    def _close_transaction(self, outcome: str) -> None:
-        if self._transaction is not None:
-            self._transaction.ended = time.perf_counter()
-            self._transaction.outcome = outcome
-            self._transaction = None
-
-    def _finish(self, statement: Statement) -> None:
-        if statement.finished is None:
-            statement.finished = time.perf_counter()
-            self._book.tell(Crossed(statement))
-
-    def server_lost(self) -> None:
-        self._server = None
-        self._end("terminate" if self._said_goodbye else "server")  # it hangs up first after a Terminate
-
-    # -- both
-
-    def _to_server(self, data: bytes) -> None:
-        if data and self._server is not None:
-            self._server.write(data)
-            self._book.totals.bytes_to_server += len(data)
-
-    def _to_client(self, data: bytes) -> None:
-        if self._client is not None:
-            self._client.write(data)
-
-    def silence(self, silent: bool) -> None:
-        """Stops reading on both sides, or goes on."""
-        for transport in (self._client, self._server):
-            if transport is not None and not transport.is_closing():
-                (transport.pause_reading if silent else transport.resume_reading)()
-
-    def abort(self, farewell: str) -> None:
-        """Ends both sides at once, the client's with a reset."""
-        self._end(farewell, abort=True)
-
-    def close(self, farewell: str) -> None:
-        self._end(farewell)
-
-    def _end(self, farewell: str, *, abort: bool = False) -> None:
-        if self.farewell:
+    def _client_lost(self) -> None:
+        self._link.client = None
+        if self._is_cancel and self._connecting is not None and not self._connecting.done() and not self._over:
+            self._leave("terminate")  # the server has yet to be told, and nobody waits for it
             return
-        self.farewell = farewell
+        self._lost("dropped")
+        self._leave(self.close_reason)
+        self._let_go()
+
+    def _server_lost(self) -> None:
+        self._link.server = None
+        self._lost("server")
+        self._let_go()
+
+    @property
+    def _is_cancel(self) -> bool:
+        return self._start is not None and self._start.is_cancel
+
+    def _lost(self, close_reason: str) -> None:
+        self.close(self._reason(close_reason))
+
+    def _reason(self, close_reason: str) -> str:
+        # After a Terminate the server hangs up first, but the client ended it. After a CancelRequest no word is due.
+        return self.close_reason or ("terminate" if self._tracker.terminated or self._is_cancel else close_reason)
+
+    def _leave(self, close_reason: str) -> None:
+        if not self.left:
+            self.left = True
+            self.close_reason = self._reason(close_reason)
+            self._ended(self)
+
+    def _let_go(self) -> None:
+        if self._link.client is None and self._link.server is None:
+            self._gone(self)
+
+    def abort(self, close_reason: str) -> None:
+        """Ends both sides at once, over TCP with a reset; unsent bytes are lost."""
+        self._end(close_reason, self._link.reset)
+
+    def close(self, close_reason: str) -> None:
+        """Ends both sides after what was written to them has been sent."""
+        self._end(close_reason, self._link.close)
+
+    def _end(self, close_reason: str, end: Callable[[], None]) -> None:
+        if self._over:  # closing one side makes the other report its own end
+            return
+        self._over = True
+        self.close_reason = close_reason
         if self._timer is not None:
             self._timer.cancel()
         if self._hold is not None:
             self._hold.forget(self)
-        if self._connecting is not None and self._server is None:
+        if self._connecting is not None and self._link.server is None:
             self._connecting.cancel()
-        self._close_transaction("lost")
-        for transport in (self._client, self._server):
-            if abort:
-                _reset(transport)
-            else:
-                self._shut(transport)
-        self._book.tell(Closed(self))
+        self._tracker.connection_lost()
+        end()
         self._changed()
-
-    def _shut(self, transport: asyncio.Transport | None) -> None:
-        if transport is not None and not transport.is_closing():
-            with contextlib.suppress(RuntimeError):
-                transport.close()
-
-    def pause(self, *, reading_from: str, paused: bool) -> None:
-        """Back pressure: the other side cannot take more for now."""
-        transport = self._client if reading_from == "client" else self._server
-        if transport is None or transport.is_closing() or self._faults.silent:
-            return
-        if paused:
-            transport.pause_reading()
-        elif reading_from == "server" or self._waiting_size <= BACKLOG:
-            transport.resume_reading()
-
-
-def _reset(transport: asyncio.Transport | None) -> None:
-    if transport is None or transport.is_closing():
-        return
-    raw = transport.get_extra_info("socket")
-    if raw is not None and raw.family != getattr(socket, "AF_UNIX", None):
-        with contextlib.suppress(OSError):
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-    transport.abort()
-
-
-def _parameters(body: bytes, at: int) -> int:
-    """How many parameters a Bind message carries."""
-    try:
-        formats = struct.unpack_from("!h", body, at)[0]
-        return int(struct.unpack_from("!h", body, at + 2 + 2 * formats)[0])
-    except struct.error:
-        return 0
-
-
-async def _tls_offered(address: Address) -> socket.socket:
-    """A TCP socket on which the server has agreed to speak TLS next."""
-    loop = asyncio.get_running_loop()
-    family, kind, number, _, place = (await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM))[0]
-    raw = socket.socket(family, kind, number)
-    try:
-        raw.setblocking(False)
-        await loop.sock_connect(raw, place)
-        await loop.sock_sendall(raw, struct.pack("!ii", 8, protocol.TLS))
-        if await loop.sock_recv(raw, 1) != b"S":
-            raise ConnectionError("it does not offer TLS, which the URL asks for")
-    except BaseException:
-        raw.close()
-        raise
-    return raw
-
-
-class ClientSide(asyncio.Protocol):
-    """asyncio's view of the client's socket."""
-
-    def __init__(self, connection: Connection, lost: Callable[[Connection], Any]) -> None:
-        self._connection = connection
-        self._lost = lost
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        _no_delay(transport)
-        self._connection.client_connected(transport)
-
-    def data_received(self, data: bytes) -> None:
-        self._connection.from_client(data)
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self._connection.client_lost()
-        self._lost(self._connection)
-
-    def pause_writing(self) -> None:
-        self._connection.pause(reading_from="server", paused=True)
-
-    def resume_writing(self) -> None:
-        self._connection.pause(reading_from="server", paused=False)
-
-
-class ServerSide(asyncio.Protocol):
-    """asyncio's view of the server's socket."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        _no_delay(transport)
-        self._connection.server_connected(transport)
-
-    def data_received(self, data: bytes) -> None:
-        self._connection.from_server(data)
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self._connection.server_lost()
-
-    def pause_writing(self) -> None:
-        self._connection.pause(reading_from="client", paused=True)
-
-    def resume_writing(self) -> None:
-        self._connection.pause(reading_from="client", paused=False)
-
-
-def _no_delay(transport: asyncio.Transport) -> None:
-    raw = transport.get_extra_info("socket")
-    if raw is not None and raw.family in (socket.AF_INET, socket.AF_INET6):
-        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -1,0 +1,42 @@
+"""The apps of a lesson and what each must show: the lesson as handed out, its solution and its variants."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from checks.kit.lessons.lesson import Lesson
+from checks.kit.lessons.variants import materialize, variants
+
+AS_HANDED_OUT = "as handed out"
+SOLUTION = "solution"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One app to grade. `fails` are the checks that must fail; all others must pass."""
+
+    lesson: Lesson
+    label: str
+    folder: Path
+    fails: frozenset[str]
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether it is a wrong variant, which is known to fail."""
+        return self.label.startswith("wrong_")
+
+    @property
+    def key(self) -> str:
+        """The same for each run of this case: `lesson_04/wrong_no_ping`."""
+        return f"{self.lesson.name}/{self.label}"
+
+
+def cases(lesson: Lesson, scratch: Path) -> Iterator[Case]:
+    """The lesson, its solution and its variants; variants are written under `scratch`."""
+    unsolved = frozenset(entry.name for entry in lesson.checks if entry.unsolved == "fails")
+    yield Case(lesson, AS_HANDED_OUT, lesson.folder, unsolved)
+    yield Case(lesson, SOLUTION, lesson.solution, frozenset())
+    for variant in variants(lesson):
+        yield Case(lesson, variant.name, materialize(variant, scratch), variant.fails)

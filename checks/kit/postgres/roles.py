@@ -1,0 +1,115 @@
+"""The roles as which apps log in: an ordinary one that all runs share, and one for each run of untrusted code."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from checks.kit.postgres.connect import Login, Rights, advisory_lock, if_free
+from checks.kit.postgres.errors import PostgresUnavailable
+from checks.kit.postgres.source import Source
+
+if TYPE_CHECKING:
+    import asyncpg
+
+UNTRUSTED = "WORKBOOK_UNTRUSTED"
+"""In the environment of a grader of other people's code: how many such graders share the server."""
+
+UNTRUSTED_ROLE_PREFIX = "workbook_untrusted_"
+"""Begins the name of a role that is made for one run; the token of the run's lock follows."""
+
+MIN_CONNECTIONS, MAX_CONNECTIONS = 20, 120
+"""Bounds of an untrusted role's connections; each costs the server memory that no limit of a process counts."""
+
+RESERVED_CONNECTIONS = 20
+"""How many connections of its share each grader keeps for itself."""
+
+ROLES_LOCK = 0x626F6F6B
+"""Key of the advisory lock under which roles are made and changed, one run at a time."""
+
+
+async def shared_role(lock_connection: asyncpg.Connection[Any], source: Source, rights: Rights) -> Login:
+    """An ordinary role for apps, made if it is not there; the administrator's own if it may not make roles.
+
+    Name and password are derived from the administrator's: every run finds the same role without keeping a secret,
+    and runs of other people on the same server have others.
+    """
+    if not rights.may_create_roles:
+        return Login(source.user, source.password)
+    digest = hashlib.sha256(f"bookshop\0{source.user}\0{source.password}".encode()).hexdigest()
+    login = Login(f"bookshop_{digest[:8]}", digest[8:40])
+    async with advisory_lock(lock_connection, ROLES_LOCK):  # CREATE ROLE knows no IF NOT EXISTS
+        if not await lock_connection.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", login.role):
+            await lock_connection.execute(f"CREATE ROLE \"{login.role}\" LOGIN PASSWORD '{login.password}'")
+            await _let_administrator_own(lock_connection, login.role, rights)
+    return login
+
+
+@asynccontextmanager
+async def untrusted_role(
+    lock_connection: asyncpg.Connection[Any], token: str, *, rights: Rights, share: int
+) -> AsyncIterator[Login]:
+    """A role for one run: no database but those it will own, and one of `share` parts of the server's connections.
+
+    It goes when the block ends, with everything that it owns. Raises PostgresUnavailable if the administrator may
+    not make roles.
+    """
+    if not rights.may_create_roles:
+        user = await lock_connection.fetchval("SELECT current_user")
+        raise PostgresUnavailable(
+            f"Every submission needs a database role of its own, and the role {user!r} may not make roles. As a "
+            f'superuser, type: ALTER ROLE "{user}" CREATEROLE; or unset DATABASE_URL to use the embedded PostgreSQL.'
+        )
+    import asyncpg
+
+    login = Login(f"{UNTRUSTED_ROLE_PREFIX}{token}", secrets.token_hex(16))
+    available = int(await lock_connection.fetchval("SHOW max_connections")) // share - RESERVED_CONNECTIONS
+    limit = min(max(available, MIN_CONNECTIONS), MAX_CONNECTIONS)
+    await lock_connection.execute(
+        f"CREATE ROLE \"{login.role}\" LOGIN PASSWORD '{login.password}' CONNECTION LIMIT {limit}"
+    )
+    try:
+        if rights.superuser:  # only a superuser may set it, so the role cannot raise it again
+            await lock_connection.execute(f"ALTER ROLE \"{login.role}\" SET temp_file_limit = '256MB'")
+        await _let_administrator_own(lock_connection, login.role, rights)
+        yield login
+    finally:
+        with contextlib.suppress(asyncpg.PostgresError):  # untrusted code found a way to keep it: for a later run
+            await _drop_role(lock_connection, login.role)
+
+
+async def revoke_public(lock_connection: asyncpg.Connection[Any]) -> None:
+    """Lets nobody but the administrator into the databases that every server has; every role may enter by default."""
+    async with advisory_lock(lock_connection, ROLES_LOCK):  # two at once fail with "tuple concurrently updated"
+        await lock_connection.execute("REVOKE ALL ON DATABASE postgres, template1 FROM PUBLIC")
+
+
+async def drop_dead_roles(lock_connection: asyncpg.Connection[Any]) -> None:
+    """Drops the untrusted roles of runs that died, with everything that they own."""
+    import asyncpg
+
+    for (role,) in await lock_connection.fetch(
+        "SELECT rolname FROM pg_roles WHERE rolname ~ $1", f"^{UNTRUSTED_ROLE_PREFIX}[0-9a-f]{{16}}$"
+    ):
+        async with if_free(lock_connection, role[-16:]) as dead:
+            if dead:
+                with contextlib.suppress(asyncpg.PostgresError):
+                    await _drop_role(lock_connection, role)
+
+
+async def _let_administrator_own(lock_connection: asyncpg.Connection[Any], role: str, rights: Rights) -> None:
+    """CREATE DATABASE ... OWNER asks of anybody but a superuser to be a member of the owner's role."""
+    if not rights.superuser:
+        await lock_connection.execute(f'GRANT "{role}" TO CURRENT_USER')
+
+
+async def _drop_role(lock_connection: asyncpg.Connection[Any], role: str) -> None:
+    # first the databases: PostgreSQL drops no role that owns anything
+    owned = "SELECT datname FROM pg_database WHERE datdba = (SELECT oid FROM pg_roles WHERE rolname = $1)"
+    for (name,) in await lock_connection.fetch(owned, role):
+        await lock_connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+    await lock_connection.execute(f'DROP ROLE IF EXISTS "{role}"')

@@ -1,0 +1,1 @@
+"""Reads what learners sent in, without trusting any of it."""

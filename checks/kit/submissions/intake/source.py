@@ -1,0 +1,84 @@
+"""What every kind of submission (folder, .zip, git bundle) can be asked, and how much of it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+MAX_SUBMISSION_BYTES = 20_000_000
+"""Bytes read from one submission; a lesson as it is handed out has about 30,000."""
+
+MAX_SUBMISSION_FILES = 2_000
+"""Files read from one submission; all lessons as they are handed out have about 130."""
+
+MAX_FILE_BYTES = 2_000_000
+"""Bytes of one file."""
+
+MAX_PATH_BYTES = 200
+"""Bytes of a file's path below its lesson's folder, in UTF-8."""
+
+MAX_ENTRIES = 50_000
+"""Files and folders looked at in one submission; what `ignored` names is not entered and not counted."""
+
+OTHER_FOLDERS = frozenset({"solutions", "checks", "notebooks", "node_modules", "__pycache__", "__MACOSX"})
+"""Folders of a fork in which no lesson is looked for, besides those whose name begins with a dot."""
+
+
+class SubmissionUnreadable(Exception):
+    """Nothing of a submission can be graded. The message is a note for the instructor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Something in a submission that is not a folder.
+
+    `path` is relative to the submission, with `/`. `size` is in bytes, as the submission states it, which may be
+    wrong. `kind` is empty for a regular file, else "a symbolic link" and the like. `trouble` says why the entry
+    cannot be read ("it is encrypted"), and is empty if it can.
+    """
+
+    path: str
+    size: int = 0
+    kind: str = ""
+    trouble: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What was read of an entry: at most MAX_FILE_BYTES + 1 bytes, or `trouble`, the reason why it cannot be read."""
+
+    path: str
+    data: bytes = b""
+    trouble: str = ""
+
+
+class Source(Protocol):
+    """A submission of one kind. Both methods raise SubmissionUnreadable if the submission as a whole is unusable."""
+
+    def entries(self) -> Iterable[Entry]:
+        """Everything but folders, in any order; an entry that is there twice comes twice."""
+
+    def contents(self, chosen: Sequence[Entry]) -> Iterator[Content]:
+        """The contents of the chosen entries, in their order: regular files, no path twice."""
+
+
+def is_lesson(name: str) -> bool:
+    """Whether a folder of this name holds a lesson: `lesson_` and two digits."""
+    digits = name.removeprefix("lesson_")
+    return name != digits and len(digits) == 2 and digits.isascii() and digits.isdecimal()
+
+
+def ignored(path: str) -> bool:
+    """Whether a path is left out without a note: hidden files, and what tools and the workbook put there.
+
+    Within a lesson, folders called `checks` or `solutions` are the learner's own.
+    """
+    inside_lesson = False
+    for name in path.split("/"):
+        if name.startswith(".") and name not in (".", "..", ".dockerignore"):
+            return True
+        if name in ("node_modules", "__pycache__") or (not inside_lesson and name in OTHER_FOLDERS):
+            return True
+        inside_lesson = inside_lesson or is_lesson(name)
+    return False

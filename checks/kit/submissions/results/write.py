@@ -1,0 +1,128 @@
+"""Writes the files of `workbook grade`: the results of a class, for people and for programs.
+
+index.html       for people
+results.csv      a row per learner; lessons.csv: per lesson; checks.csv: per check
+results.json     everything, as results.schema.json describes it
+junit.xml        for continuous integration
+gradescope/      a results.json per learner, as Gradescope's autograders write it
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from checks.kit.submissions.model import Gradebook, LearnerGrades
+from checks.kit.submissions.results import gradescope, tables
+from checks.kit.submissions.results.junit import junit
+from checks.kit.submissions.results.page import page
+from checks.kit.submissions.results.text import NOT_GRADED, absence, verdict_texts
+
+SCHEMA = 2
+"""The version of results.json. It changes when programs that read the file would have to change."""
+
+UNWRITABLE = re.compile("[\ud800-\udfff]")
+"""Halves of characters: names of files and logs may contain them, a file in UTF-8 cannot."""
+
+
+def write(gradebook: Gradebook, out: Path) -> list[Path]:
+    """Writes all files into the folder `out`, each whole or not at all, and returns their paths.
+
+    The same gradebook gives the same bytes, in whatever order its grades were added. Raises OSError.
+    """
+    written = [_put(out / name, content) for name, content in files(gradebook)]
+    for old in set(out.glob("gradescope/*/results.json")) - set(written):  # of learners who are gone
+        old.unlink()
+        with contextlib.suppress(OSError):
+            old.parent.rmdir()
+    return written
+
+
+def files(gradebook: Gradebook) -> Iterator[tuple[str, bytes]]:
+    """Each file's path below the folder, with `/`, and its content."""
+    texts = verdict_texts(gradebook)
+    slugs = gradescope.slugs([learner.submission.learner for learner in gradebook.learners])
+    yield "results.csv", tables.by_learner(gradebook)
+    yield "lessons.csv", tables.by_lesson(gradebook)
+    yield "checks.csv", tables.by_check(gradebook)
+    yield "results.json", _json(everything(gradebook, slugs))
+    yield "junit.xml", junit(gradebook, texts)
+    for index, slug in enumerate(slugs):
+        yield f"gradescope/{slug}/results.json", _json(gradescope.results(gradebook, index, texts))
+    yield "index.html", _bytes(page(gradebook, texts))
+
+
+def everything(gradebook: Gradebook, slugs: list[str]) -> dict[str, Any]:
+    """The content of results.json, as results.schema.json describes it. `slugs` name the folders for Gradescope."""
+    return {
+        "schema": SCHEMA,
+        "kit": gradebook.kit,
+        "postgres": gradebook.postgres,
+        "isolation": gradebook.isolation,
+        "of": gradebook.total,
+        "lessons": [
+            {
+                "lesson": lesson.number,
+                "title": lesson.title,
+                "checks": [{"name": entry.name, "title": lesson.titles[entry.name]} for entry in lesson.checks],
+            }
+            for lesson in gradebook.lessons
+        ],
+        "learners": [
+            _learner(gradebook, learner, slug) for learner, slug in zip(gradebook.learners, slugs, strict=True)
+        ],
+    }
+
+
+def _learner(gradebook: Gradebook, learner: LearnerGrades, slug: str) -> dict[str, Any]:
+    submission = learner.submission
+    return {
+        "learner": submission.learner,
+        "source": submission.source,
+        "notes": list(submission.notes),
+        "gradescope": f"gradescope/{slug}/results.json",
+        "passed": learner.passed,
+        "seconds": round(learner.seconds, 3),
+        "lessons": [
+            {
+                "lesson": number,
+                "passed": grade.passed,
+                "of": grade.total,
+                "stopped": grade.stopped,
+                "seconds": round(grade.seconds, 3),
+                "report": grade.report.to_dict(),
+            }
+            for number in (lesson.number for lesson in gradebook.lessons)
+            if (grade := learner.grades.get(number))
+        ],
+        "ungraded": [
+            lesson.number
+            for lesson in gradebook.lessons
+            if lesson.number not in learner.grades and absence(learner, lesson) == NOT_GRADED
+        ],
+    }
+
+
+def _json(content: dict[str, Any]) -> bytes:
+    return _bytes(json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+
+
+def _bytes(text: str) -> bytes:
+    return UNWRITABLE.sub("\ufffd", text).encode()
+
+
+def _put(path: Path, content: bytes) -> Path:
+    """Writes another file first and renames it: at every moment there is the old file or the new one, as a whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f"{path.name}.new")
+    try:
+        new.write_bytes(content)
+        new.replace(path)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
+    return path

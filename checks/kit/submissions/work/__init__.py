@@ -1,0 +1,1 @@
+"""Grades submissions, on this machine or on a Dask cluster."""

@@ -1,0 +1,279 @@
+"""What one check runs against: a database of its own, the proxy in front of it, and the learner's processes."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from checks.kit.lessons.errors import WorkbookError
+from checks.kit.service.app import START_TIMEOUT, App, AppDidNotStart, running
+from checks.kit.service.command import CompletedCommand, run_command
+from checks.kit.service.process import APP, RunningProcess
+from checks.kit.testbed.evidence import Evidence, Source, collect
+from checks.kit.testbed.runtime import Runtime, settings
+from checks.kit.testbed.schema import explaining_rows, read_schema
+from checks.kit.testbed.shop import Shop, fill
+from checks.kit.testbed.steps import Steps
+
+if TYPE_CHECKING:
+    from checks.kit.lessons.lesson import Lesson
+    from checks.kit.postgres import Database
+    from checks.kit.postgres.connect import Login
+    from checks.kit.testbed.explain import Explain
+    from checks.kit.testbed.outside_service import Answering, OutsideService
+    from checks.kit.wire import Recording, Wire
+
+
+class Testbed:
+    """To be used with `async with`: at the end all processes are killed, the proxy closes, the database is given back.
+
+    `env` is added to the environment of every process that is started from then on; a None leaves that name out.
+    `seen` is what crossed the wire, `steps` what the check did. Raises PostgresUnavailable when it is entered.
+    """
+
+    __test__ = False  # or pytest takes it for a class of tests, because of its name
+
+    wire: Wire
+    database: Database
+    seen: Recording
+
+    def __init__(self, runtime: Runtime, lesson: Lesson, folder: Path) -> None:
+        self.steps = Steps()
+        self.note = self.steps.add
+        self.env: dict[str, str | None] = {}
+        self.background: list[RunningProcess] = []
+        """The processes that `start` has started, oldest first."""
+        self.services: dict[str, OutsideService] = {}
+        """The outside services that run because lesson.toml lists them and no fixture does, by their variables."""
+        self.folder = folder
+        self.lesson = lesson
+        self._runtime = runtime
+        self._workspace = runtime.workspace(folder, self.note)
+        self._evidence: list[tuple[str, Source]] = []
+        self._stack = AsyncExitStack()
+        self._opening = asyncio.Lock()  # two processes may start at once
+
+    async def __aenter__(self) -> Self:
+        async with self._stack:
+            databases = await self._runtime.databases(self.lesson, self.folder)
+            self.database = await databases.fresh()
+            self._stack.callback(databases.give_back, self.database)
+            self.wire = await self._stack.enter_async_context(self._runtime.proxy())
+            self.wire.subscribe(on_fault=self.note)
+            self.seen = self._stack.enter_context(self.wire.watching())
+            self._stack = self._stack.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    @property
+    def processes(self) -> list[RunningProcess]:
+        """All processes of the learner's that were started here, oldest first, ended ones too."""
+        return self._workspace.started
+
+    @property
+    def url(self) -> str:
+        """The database's URL through the proxy, as the app gets it in DATABASE_URL."""
+        return self.database.url(self.wire.host, self.wire.port)
+
+    async def fill(self, script: Path) -> None:
+        """Replaces the database, which nobody may use yet, by one with the rows that an SQL script inserts.
+
+        Raises RowsDoNotFit if the tables do not take them.
+        """
+        databases = await self._runtime.databases(self.lesson, self.folder)
+        with explaining_rows(script):
+            self.database = await databases.filled(read_schema(script))
+        self._stack.push_async_callback(databases.drop, self.database)
+
+    def explain(self) -> Explain:
+        """What the fixture `explain` gives; see Explain."""
+        from checks.kit.testbed.explain import Explain, Login
+
+        return Explain(Login(self.database, self._runtime.server().address), self.wire)
+
+    @asynccontextmanager
+    async def running(
+        self,
+        env: Mapping[str, str | None] | None = None,
+        workers: int | None = None,
+        listen: str = "",
+        events: str = "",
+        terminal: str = "",
+        debugger: str = "",
+    ) -> AsyncIterator[App]:
+        """An app that is killed at the end of its own block; see `launch` and `service.app.running`."""
+        name = self._workspace.name_for("app")
+        async with self._entrance(name) as (url, _):
+            await self.open_services(env or {})
+            starting = running(
+                self._workspace,
+                settings(self.lesson, url, self.env, env or {}),
+                module=self.lesson.app,
+                workers=workers or self.lesson.workers,
+                listen=listen,
+                events=events,
+                terminal=terminal,
+                debugger=debugger,
+                name=name,
+            )
+            async with starting as app:
+                yield app
+
+    async def launch(self, env: Mapping[str, str | None] | None = None, workers: int | None = None) -> App:
+        """Starts an app and returns when it accepts requests. Raises AppDidNotStart.
+
+        `env` is added to its environment, a None leaves that name out; `workers` is the number of its processes.
+        """
+        return await self._stack.enter_async_context(self.running(env, workers))
+
+    async def start(
+        self,
+        *command: str,
+        env: Mapping[str, str | None] | None = None,
+        name: str = "",
+        connected: bool = False,
+    ) -> RunningProcess:
+        """Starts `python -m command[0] …` in the lesson's folder and returns at once: `await start("app.worker")`.
+
+        It has the limits and the sandbox of an app. A verdict calls it `name`, or else by its command, and so does
+        `process` of its statements on the wire. With `connected` it returns when the process has opened a connection to
+        the database, and raises AppDidNotStart if it ends before.
+        """
+        return await self._stack.enter_async_context(self.started(*command, env=env, name=name, connected=connected))
+
+    @asynccontextmanager
+    async def started(
+        self,
+        *command: str,
+        env: Mapping[str, str | None] | None = None,
+        name: str = "",
+        connected: bool = False,
+    ) -> AsyncIterator[RunningProcess]:
+        """What `start` starts, as a block at whose end the process is killed."""
+        called = self._workspace.name_for(name or " ".join(command))
+        async with self._entrance(called) as (url, used):
+            await self.open_services(env or {})
+            spec = self._workspace.spec(settings(self.lesson, url, self.env, env or {}), *command)
+            async with self._workspace.process(called, spec) as process:
+                self.note(f"{process.name} started")
+                self.background.append(process)
+                if connected:
+                    await _connected(process, used)
+                yield process
+
+    async def command(
+        self,
+        *arguments: str,
+        password: str | None = None,
+        env: Mapping[str, str | None] | None = None,
+        apart: bool = False,
+    ) -> CompletedCommand:
+        """Runs `python -m arguments[0] …` in the lesson's folder to its end, with the database in DATABASE_URL.
+
+        With `password` it logs in as a role of its own that has this password and the rights of the usual one. With
+        `apart` its standard output is in `done.stdout`, and `done.output` is what it wrote to standard error.
+        """
+        login = None
+        if password is not None:
+            login = await self._stack.enter_async_context(self.database.another_role(password))
+        name = self._workspace.name_for(" ".join(arguments))
+        async with self._entrance(name, login) as (url, _):
+            variables = settings(self.lesson, url, self.env, env or {})
+            return await run_command(self._workspace, variables, *arguments, name=name, apart=apart)
+
+    def outside(self, env: str) -> tuple[str, Answering | None]:
+        """What lesson.toml says of the outside service at the variable `env`: its name and its usual response."""
+        from checks.kit.testbed.outside_service import counted
+
+        for entry in self.lesson.outside:
+            if entry.env == env:
+                return entry.name, counted(entry.status, entry.body)
+        return "outside service", None
+
+    async def open_services(self, env: Mapping[str, str | None]) -> None:
+        """Starts those outside services of lesson.toml that neither `self.env` nor `env` names; see `services`."""
+        if not self.lesson.outside:
+            return
+        from checks.kit.testbed.outside_service import outside_service
+
+        async with self._opening:
+            for entry in self.lesson.outside:
+                if entry.env not in self.env and entry.env not in env:
+                    opening = outside_service(self, env=entry.env)
+                    self.services[entry.env] = await self._stack.enter_async_context(opening)
+
+    @asynccontextmanager
+    async def _entrance(self, process: str, login: Login | None = None) -> AsyncIterator[tuple[str, asyncio.Event]]:
+        """DATABASE_URL for a process, by which its statements are told from those of others.
+
+        The event is set when the process has opened a connection.
+        """
+        if process == APP:
+            yield self.database.url(self.wire.host, self.wire.port, login=login), self.wire.main.used
+            return
+        port = await self._runtime.port()
+        async with self.wire.entrance(process, port) as entrance:
+            yield self.database.url(self.wire.host, entrance.port, login=login), entrance.used
+
+    async def listen(self) -> socket.socket:
+        """A listening socket for a service that the learner's processes call, on 127.0.0.1, in a sandbox too.
+
+        `asyncio.start_server(…, sock=listener)` serves on it; `host, port = listener.getsockname()` is where.
+        """
+        listener = await self._runtime.listen()
+        self._stack.callback(listener.close)
+        return listener
+
+    def add_evidence(self, title: str, lines: Source) -> None:
+        """Adds a section to the verdict, should the check fail: its lines, or a function that is called then."""
+        self._evidence.append((title, lines))
+
+    def evidence(self) -> list[Evidence]:
+        """The sections of `add_evidence`, as they are now."""
+        return [collect(title, source) for title, source in self._evidence]
+
+
+async def _connected(process: RunningProcess, used: asyncio.Event) -> None:
+    """Returns when the process has opened a connection to the database. Raises AppDidNotStart."""
+    waiting = asyncio.ensure_future(used.wait())
+    either: set[asyncio.Future[Any]] = {waiting, process.exit}
+    try:
+        await asyncio.wait(either, timeout=START_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
+    if not used.is_set():
+        code = process.exit.result() if process.exit.done() else None
+        raise AppDidNotStart(code, process.log, process.name, is_app=False)
+
+
+@asynccontextmanager
+async def open_testbed(
+    runtime: Runtime, lesson: Lesson, folder: Path, *, filled: bool = False
+) -> AsyncIterator[Testbed]:
+    """A testbed for a person rather than a check. With `filled` its database has tables and a few rows.
+
+    Raises PostgresUnavailable, and WorkbookError if the lesson's migrations fail.
+    """
+    await asyncio.to_thread(runtime.server)  # so that the event loop goes on while the server starts
+    async with Testbed(runtime, lesson, folder) as testbed:
+        if filled:
+            await _migrate(testbed, lesson, folder)
+            await fill(Shop(testbed.database))
+        yield testbed
+
+
+async def _migrate(testbed: Testbed, lesson: Lesson, folder: Path) -> None:
+    """Brings the database to head where the lesson has migrations that its checks run themselves."""
+    if lesson.migrations or not (folder / "alembic.ini").is_file():
+        return
+    done = await testbed.command("alembic", "upgrade", "head")
+    if not done.ok:
+        raise WorkbookError(
+            f"The database has no tables: {done}\nSee all of it: workbook run {lesson.number} {done.command}"
+        )
