@@ -33,7 +33,8 @@ CREATE TABLE order_lines (
     price_cents integer NOT NULL
 );
 
--- What a customer owes may pass the credit while an order is put together, never once it is committed.
+-- What a customer owes may exceed the credit inside a transaction. PostgreSQL checks it at COMMIT.
+-- Two transactions that commit at the same moment do not see each other: together they can still exceed it.
 CREATE FUNCTION check_credit() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     owes   bigint;

@@ -3,7 +3,7 @@ from sqlalchemy.exc import IntegrityError
 
 from app.database import Session
 from app.models import Book
-from app.schemas import BookIn, BookOut
+from app.schemas import BookIn, BookOut, Id
 
 router = APIRouter(prefix="/books")
 
@@ -20,7 +20,7 @@ async def create_book(body: BookIn, session: Session) -> BookOut:
 
 
 @router.get("/{book_id}")
-async def read_book(book_id: int, session: Session) -> BookOut:
+async def read_book(book_id: Id, session: Session) -> BookOut:
     book = await session.get(Book, book_id)
     if book is None:
         raise HTTPException(404, "no such book")

@@ -20,13 +20,13 @@ async def open_engine(url: str) -> AsyncIterator[AsyncEngine]:
 
 
 async def ping(engine: AsyncEngine) -> None:
-    """One round trip to the database; raises what the driver raises."""
+    """Asks the database for a 1; raises what the driver raises."""
     async with engine.connect() as connection:
         await connection.execute(text("SELECT 1"))
 
 
 async def get_session(request: Request) -> AsyncIterator[AsyncSession]:
-    """The service's session; what a request wrote is committed when the request is done."""
+    """The service's session. When the request is done, it commits what the request wrote."""
     session: AsyncSession = request.state.session
     yield session
     await session.commit()

@@ -4,7 +4,7 @@ from sqlalchemy.exc import IntegrityError
 
 from app.database import Session
 from app.models import Book, Order, OrderLine
-from app.schemas import OrderIn, OrderOut
+from app.schemas import Id, OrderIn, OrderOut
 
 router = APIRouter(prefix="/orders")
 
@@ -40,7 +40,7 @@ async def place_order(body: OrderIn, session: Session) -> OrderOut:
 
 
 @router.get("/{order_id}")
-async def read_order(order_id: int, session: Session) -> OrderOut:
+async def read_order(order_id: Id, session: Session) -> OrderOut:
     order = await session.get(Order, order_id)
     if order is None:
         raise HTTPException(404, "no such order")

@@ -1,12 +1,19 @@
+from typing import Annotated
+
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+
+# What a column of schema.sql cannot hold is status 422 here. PostgreSQL would refuse it, and the client would read 500.
+Id = Annotated[int, Field(ge=1, le=2**63 - 1)]
+MAX_INTEGER = 2**31 - 1
+NO_NUL = r"^[^\x00]*$"
 
 
 class BookIn(BaseModel):
-    isbn: str = Field(min_length=10, max_length=17)
-    title: str = Field(min_length=1)
-    author_id: int
-    price_cents: PositiveInt
-    stock: int = Field(default=0, ge=0)
+    isbn: str = Field(min_length=10, max_length=17, pattern=NO_NUL)
+    title: str = Field(min_length=1, pattern=NO_NUL)
+    author_id: Id
+    price_cents: PositiveInt = Field(le=MAX_INTEGER)
+    stock: int = Field(default=0, ge=0, le=MAX_INTEGER)
 
 
 class BookOut(BookIn):
@@ -16,12 +23,12 @@ class BookOut(BookIn):
 
 
 class LineIn(BaseModel):
-    book_id: int
-    quantity: PositiveInt
+    book_id: Id
+    quantity: PositiveInt = Field(le=MAX_INTEGER)
 
 
 class OrderIn(BaseModel):
-    customer_id: int
+    customer_id: Id
     lines: list[LineIn] = Field(min_length=1)
 
 
