@@ -3,7 +3,7 @@ from sqlalchemy.exc import IntegrityError
 
 from app.database import Session
 from app.models import Book
-from app.schemas import BookIn, BookOut, BookPatch
+from app.schemas import BookIn, BookList, BookOut, BookPatch, Id
 
 router = APIRouter(prefix="/books")
 
@@ -20,7 +20,7 @@ async def create_book(body: BookIn, session: Session) -> BookOut:
 
 
 @router.post("/bulk", status_code=201)
-async def create_books(body: list[BookIn], session: Session) -> list[BookOut]:
+async def create_books(body: BookList, session: Session) -> list[BookOut]:
     books = [Book(**one.model_dump()) for one in body]
     try:
         async with session.begin():
@@ -35,7 +35,7 @@ async def create_books(body: list[BookIn], session: Session) -> list[BookOut]:
 
 
 @router.patch("/{book_id}")
-async def change_book(book_id: int, body: BookPatch, session: Session) -> BookOut:
+async def change_book(book_id: Id, body: BookPatch, session: Session) -> BookOut:
     try:
         async with session.begin():
             book = await session.get(Book, book_id)
@@ -51,7 +51,7 @@ async def change_book(book_id: int, body: BookPatch, session: Session) -> BookOu
 
 
 @router.get("/{book_id}")
-async def read_book(book_id: int, session: Session) -> BookOut:
+async def read_book(book_id: Id, session: Session) -> BookOut:
     book = await session.get(Book, book_id)
     if book is None:
         raise HTTPException(404, "no such book")
