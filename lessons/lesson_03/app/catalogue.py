@@ -25,7 +25,7 @@ async def author_out(author: Author) -> AuthorOut:
 @router.get("/catalogue")
 async def read_page(
     session: Session,
-    page: Annotated[int, Query(ge=1)] = 1,
+    page: Annotated[int, Query(ge=1, le=2**31 - 1)] = 1,
     size: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> Page:
     total = len((await session.scalars(select(Book))).all())

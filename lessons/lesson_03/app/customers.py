@@ -4,13 +4,13 @@ from sqlalchemy.orm import joinedload, selectinload
 
 from app.database import Session
 from app.models import Customer, Order
-from app.schemas import Account, HistoryEntry, HistoryLine
+from app.schemas import Account, HistoryEntry, HistoryLine, Id
 
 router = APIRouter(prefix="/customers/{customer_id}")
 
 
 @router.get("")
-async def read_account(customer_id: int, session: Session) -> Account:
+async def read_account(customer_id: Id, session: Session) -> Account:
     everything = [joinedload(Customer.orders), joinedload(Customer.reviews)]
     customer = await session.get(Customer, customer_id, options=everything)
     if customer is None:
@@ -19,7 +19,7 @@ async def read_account(customer_id: int, session: Session) -> Account:
 
 
 @router.get("/orders")
-async def read_history(customer_id: int, session: Session) -> list[HistoryEntry]:
+async def read_history(customer_id: Id, session: Session) -> list[HistoryEntry]:
     query = select(Order).where(Order.customer_id == customer_id).options(selectinload(Order.lines)).order_by(Order.id)
     return [await history_entry(order) for order in await session.scalars(query)]
 
