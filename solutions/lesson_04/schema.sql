@@ -17,7 +17,7 @@ CREATE TABLE books (
     updated_at   timestamptz NOT NULL DEFAULT now()
 );
 
--- An ISBN is stored as its digits, however it was typed, and every change of a row counts.
+-- An ISBN is stored in capitals, without hyphens and spaces. The revision counts the changes of a row.
 CREATE FUNCTION tidy_book() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     NEW.isbn := translate(upper(NEW.isbn), '- ', '');
@@ -68,7 +68,8 @@ CREATE TABLE order_lines (
     price_cents integer NOT NULL
 );
 
--- What a customer owes may pass the credit while an order is put together, never once it is committed.
+-- What a customer owes may exceed the credit inside a transaction. PostgreSQL checks it at COMMIT.
+-- Two transactions that commit at the same moment do not see each other: together they can still exceed it.
 CREATE FUNCTION check_credit() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     owes   bigint;

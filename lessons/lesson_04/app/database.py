@@ -20,7 +20,7 @@ async def open_engine(url: str) -> AsyncIterator[AsyncEngine]:
 
 
 async def ping(engine: AsyncEngine) -> None:
-    """One round trip to the database; raises what the driver raises."""
+    """Asks the database for a 1; raises what the driver raises."""
     async with engine.connect() as connection:
         await connection.execute(text("SELECT 1"))
 
@@ -34,9 +34,9 @@ Sessions = Annotated[async_sessionmaker[AsyncSession], Depends(get_sessions)]
 
 
 async def get_session(sessions: Sessions) -> AsyncIterator[AsyncSession]:
-    """A session of the request's own. It never commits: what is below `yield` runs after the answer was sent.
+    """A session for one request. It does not commit: FastAPI runs what is below `yield` after a successful response.
 
-    Whoever writes commits, with `async with session.begin()`. Closing rolls back the rest.
+    An endpoint that writes commits, with `async with session.begin()`. The end of the block rolls back the rest.
     """
     async with sessions() as session:
         yield session

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import DateTime, ForeignKey, func
+from sqlalchemy import BigInteger, DateTime, ForeignKey, func
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 
@@ -13,7 +13,7 @@ class Base(DeclarativeBase):
 class Author(Base):
     __tablename__ = "authors"
 
-    id: Mapped[int] = mapped_column(primary_key=True)
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     name: Mapped[str]
 
     books: Mapped[list[Book]] = relationship(back_populates="author", order_by="Book.title, Book.id", lazy="raise")
@@ -22,7 +22,7 @@ class Author(Base):
 class Book(Base):
     __tablename__ = "books"
 
-    id: Mapped[int] = mapped_column(primary_key=True)
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     isbn: Mapped[str] = mapped_column(unique=True)
     title: Mapped[str]
     author_id: Mapped[int] = mapped_column(ForeignKey("authors.id"))
@@ -43,7 +43,7 @@ class Book(Base):
 class Customer(Base):
     __tablename__ = "customers"
 
-    id: Mapped[int] = mapped_column(primary_key=True)
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     email: Mapped[str] = mapped_column(unique=True)
     name: Mapped[str]
     credit_cents: Mapped[int] = mapped_column(server_default="1000000")
@@ -55,7 +55,7 @@ class Customer(Base):
 class Review(Base):
     __tablename__ = "reviews"
 
-    id: Mapped[int] = mapped_column(primary_key=True)
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     book_id: Mapped[int] = mapped_column(ForeignKey("books.id"))
     customer_id: Mapped[int] = mapped_column(ForeignKey("customers.id"))
     rating: Mapped[int]
@@ -65,7 +65,7 @@ class Review(Base):
 class Order(Base):
     __tablename__ = "orders"
 
-    id: Mapped[int] = mapped_column(primary_key=True)
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     customer_id: Mapped[int] = mapped_column(ForeignKey("customers.id"))
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
 
@@ -76,7 +76,7 @@ class Order(Base):
 class OrderLine(Base):
     __tablename__ = "order_lines"
 
-    id: Mapped[int] = mapped_column(primary_key=True)
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     order_id: Mapped[int] = mapped_column(ForeignKey("orders.id"))
     book_id: Mapped[int] = mapped_column(ForeignKey("books.id"))
     quantity: Mapped[int]
