@@ -4,13 +4,13 @@ from sqlalchemy.orm import selectinload
 
 from app.database import Session
 from app.models import Book, Customer, Order, OrderLine
-from app.schemas import Account, HistoryEntry, HistoryLine
+from app.schemas import Account, HistoryEntry, HistoryLine, Id
 
 router = APIRouter(prefix="/customers/{customer_id}")
 
 
 @router.get("")
-async def read_account(customer_id: int, session: Session) -> Account:
+async def read_account(customer_id: Id, session: Session) -> Account:
     everything = [selectinload(Customer.orders), selectinload(Customer.reviews)]
     customer = await session.get(Customer, customer_id, options=everything)
     if customer is None:
@@ -19,7 +19,9 @@ async def read_account(customer_id: int, session: Session) -> Account:
 
 
 @router.get("/orders")
-async def read_history(customer_id: int, session: Session) -> list[HistoryEntry]:
+async def read_history(customer_id: Id, session: Session) -> list[HistoryEntry]:
+    if await session.get(Customer, customer_id) is None:
+        raise HTTPException(404, "no such customer")
     whole = selectinload(Order.lines).joinedload(OrderLine.book).joinedload(Book.author)
     query = select(Order).where(Order.customer_id == customer_id).options(whole).order_by(Order.id)
     return [history_entry(order) for order in await session.scalars(query)]

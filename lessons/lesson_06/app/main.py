@@ -8,7 +8,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from app import auth, books, catalogue, customers, dashboard, export, orders, reports, reviews, stock
-from app.busy import answer_busy
+from app.busy import RETRY_AFTER, Unavailable, answer_busy
 from app.database import open_engine, ping
 from app.settings import load_settings
 
@@ -45,6 +45,6 @@ app.include_router(stock.router)
 async def health(request: Request) -> dict[str, str]:
     try:
         await ping(request.state.engine)
-    except (SQLAlchemyError, OSError) as error:  # asyncpg reports a refused connection as OSError
-        raise HTTPException(503, "database unreachable") from error
+    except (Unavailable, SQLAlchemyError) as error:
+        raise HTTPException(503, "database unreachable", headers=RETRY_AFTER) from error
     return {"status": "ok"}

@@ -65,7 +65,7 @@ class Customer(Base):
 
 
 class RefreshToken(Base):
-    """`token` is what the service has to recognise it by; all tokens that came from one login are a family."""
+    """`token` is how the service recognizes the token. All tokens that came from one login have one `family`."""
 
     __tablename__ = "refresh_tokens"
 

@@ -3,13 +3,13 @@ from sqlalchemy.exc import IntegrityError
 
 from app.database import Session
 from app.models import Book, Review
-from app.schemas import ReviewIn, ReviewOut
+from app.schemas import Id, ReviewIn, ReviewOut
 
 router = APIRouter(prefix="/books/{book_id}/reviews")
 
 
 @router.post("", status_code=201)
-async def review_book(book_id: int, body: ReviewIn, session: Session) -> ReviewOut:
+async def review_book(book_id: Id, body: ReviewIn, session: Session) -> ReviewOut:
     try:
         async with session.begin():
             book = await session.get(Book, book_id)

@@ -19,7 +19,7 @@ from app.database import Session
 from app.models import Customer, RefreshToken
 from app.passwords import hash_password, verify
 from app.schemas import Login, Me, Refresh, Registration, Tokens
-from app.tokens import NotBelieved, make_access_token, read_access_token
+from app.tokens import InvalidToken, make_access_token, read_access_token
 
 router = APIRouter()
 log = logging.getLogger(__name__)
@@ -42,10 +42,10 @@ Secret = Annotated[SecretStr, Depends(get_secret)]
 async def get_customer(
     session: Session, secret: Secret, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
 ) -> Me:
-    """Whoever sends the request, as the token says and as long as the account is active."""
+    """The customer who sends the request. The token says who that is, the database whether the account is active."""
     try:
         customer_id = read_access_token(credentials.credentials if credentials else "", secret)
-    except NotBelieved as error:
+    except InvalidToken as error:
         raise unauthorized("log in first") from error
     async with session.begin():
         customer = await session.get(Customer, customer_id)
@@ -74,37 +74,46 @@ async def register(body: Registration, session: Session) -> Me:
 @router.post("/auth/login")
 async def login(body: Login, session: Session, secret: Secret) -> Tokens:
     async with session.begin():
-        customer = await session.scalar(select(Customer).where(Customer.email == body.email))
-        stored = (customer.id, customer.password_hash) if customer is not None and customer.active else None
-    good, better = await verify(body.password, stored[1] if stored else None)  # no transaction open meanwhile
+        # an account from before there was a login has an empty hash: there is nothing to compare a password with
+        usable = (Customer.email == body.email, Customer.active, Customer.password_hash != "")
+        customer = await session.scalar(select(Customer).where(*usable))
+        stored = (customer.id, customer.password_hash) if customer is not None else None
+    good, better = await verify(body.password, stored[1] if stored else None)  # no transaction is open meanwhile
     if stored is None or not good:
         log.info("login refused")
         raise unauthorized("e-mail or password is wrong")
     async with session.begin():
-        if better is not None:
-            await session.execute(update(Customer).where(Customer.id == stored[0]).values(password_hash=better))
-        refresh_token = add_refresh_token(session, stored[0], uuid4())
+        same = (Customer.id == stored[0], Customer.active)
+        customer = await session.scalar(select(Customer).where(*same).with_for_update(key_share=True))
+        if customer is None:  # the account was deactivated since it was read
+            raise unauthorized("e-mail or password is wrong")
+        if better is not None and customer.password_hash == stored[1]:  # another login may have replaced it meanwhile
+            customer.password_hash = better
+        refresh_token = add_refresh_token(session, customer.id, uuid4())
     return Tokens(access_token=make_access_token(stored[0], secret), refresh_token=refresh_token)
 
 
 @router.post("/auth/refresh")
 async def refresh(body: Refresh, session: Session, secret: Secret) -> Tokens:
-    """A new pair for a refresh token, which is good for one use. A second use ends everything of that login."""
+    """A new pair for a refresh token, which is good for one use. A second use revokes all tokens of that login."""
     now = datetime.now(UTC)
     tokens = None
+    this = RefreshToken.token == fingerprint(body.refresh_token)
     async with session.begin():
-        old = await session.scalar(
-            select(RefreshToken).where(RefreshToken.token == fingerprint(body.refresh_token)).with_for_update()
-        )
-        if old is not None and old.used_at is not None:
-            await session.execute(update(RefreshToken).where(RefreshToken.family == old.family).values(revoked_at=now))
-        elif old is not None and old.revoked_at is None and old.expires_at > now:
-            customer = await session.get_one(Customer, old.customer_id)
-            if customer.active:
+        # One refresh at a time for each customer. A lock on the token alone is not enough: while the second token is
+        # exchanged, a second use of the first one could not see the third, which is about to be added, and revoke it.
+        owner = select(RefreshToken.customer_id).where(this).scalar_subquery()
+        customer = await session.scalar(select(Customer).where(Customer.id == owner).with_for_update(key_share=True))
+        old = await session.scalar(select(RefreshToken).where(this))  # a new statement, so it sees what the lock ended
+        if customer is not None and old is not None:
+            if old.used_at is not None:
+                family = RefreshToken.family == old.family
+                await session.execute(update(RefreshToken).where(family).values(revoked_at=now))
+            elif customer.active and old.revoked_at is None and old.expires_at > now:
                 old.used_at = now
-                refresh_token = add_refresh_token(session, old.customer_id, old.family)
+                refresh_token = add_refresh_token(session, customer.id, old.family)
                 tokens = Tokens(access_token=make_access_token(customer.id, secret), refresh_token=refresh_token)
-    if tokens is None:
+    if tokens is None:  # raised after the block, whose end commits the revocation
         raise unauthorized("log in again")
     return tokens
 
@@ -115,7 +124,7 @@ async def me(customer: CurrentCustomer) -> Me:
 
 
 def add_refresh_token(session: AsyncSession, customer_id: int, family: UUID) -> str:
-    """A new token; the database gets what is enough to recognise it, and not to use it."""
+    """A new token. The database gets its fingerprint: enough to recognize the token, and useless to log in with."""
     token = secrets.token_urlsafe(32)
     session.add(
         RefreshToken(
@@ -129,5 +138,5 @@ def add_refresh_token(session: AsyncSession, customer_id: int, family: UUID) -> 
 
 
 def fingerprint(token: str) -> str:
-    """A plain hash will do: unlike a password, the token has 256 random bits."""
+    """A fast hash without a salt is enough: unlike a password, the token has 256 random bits."""
     return hashlib.sha256(token.encode()).hexdigest()

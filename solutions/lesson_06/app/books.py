@@ -4,7 +4,7 @@ from sqlalchemy.exc import IntegrityError
 
 from app.database import Session
 from app.models import Book
-from app.schemas import BookIn, BookOut, BookPatch
+from app.schemas import BookIn, BookList, BookOut, BookPatch, Id
 
 router = APIRouter(prefix="/books")
 
@@ -16,7 +16,7 @@ async def create_book(body: BookIn, session: Session) -> BookOut:
             book = Book(**body.model_dump())
             session.add(book)
             await session.flush()
-            await session.refresh(book)  # a trigger writes the ISBN in its own way
+            await session.refresh(book)  # a trigger has changed the ISBN
             created = BookOut.model_validate(book)
     except IntegrityError as error:
         raise HTTPException(409, "this ISBN is taken, or the author is unknown") from error
@@ -24,7 +24,7 @@ async def create_book(body: BookIn, session: Session) -> BookOut:
 
 
 @router.post("/bulk", status_code=201)
-async def create_books(body: list[BookIn], session: Session) -> list[BookOut]:
+async def create_books(body: BookList, session: Session) -> list[BookOut]:
     rows = [one.model_dump() for one in body]
     try:
         async with session.begin():
@@ -36,7 +36,7 @@ async def create_books(body: list[BookIn], session: Session) -> list[BookOut]:
 
 
 @router.patch("/{book_id}")
-async def change_book(book_id: int, body: BookPatch, session: Session) -> BookOut:
+async def change_book(book_id: Id, body: BookPatch, session: Session) -> BookOut:
     try:
         async with session.begin():
             book = await session.get(Book, book_id)
@@ -45,7 +45,7 @@ async def change_book(book_id: int, body: BookPatch, session: Session) -> BookOu
             for name, value in body.model_dump(exclude_unset=True).items():
                 setattr(book, name, value)
             await session.flush()
-            await session.refresh(book)  # the database sets updated_at, revision and the ISBN's form
+            await session.refresh(book)  # PostgreSQL has set updated_at, revision and the ISBN
             changed = BookOut.model_validate(book)
     except IntegrityError as error:
         raise HTTPException(409, "this ISBN is taken") from error
@@ -53,7 +53,7 @@ async def change_book(book_id: int, body: BookPatch, session: Session) -> BookOu
 
 
 @router.get("/{book_id}")
-async def read_book(book_id: int, session: Session) -> BookOut:
+async def read_book(book_id: Id, session: Session) -> BookOut:
     book = await session.get(Book, book_id)
     if book is None:
         raise HTTPException(404, "no such book")

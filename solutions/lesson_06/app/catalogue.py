@@ -20,7 +20,7 @@ async def list_authors(session: Session) -> list[AuthorOut]:
 @router.get("/catalogue")
 async def read_page(
     session: Session,
-    page: Annotated[int, Query(ge=1)] = 1,
+    page: Annotated[int, Query(ge=1, le=2**31 - 1)] = 1,
     size: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> Page:
     total = await session.scalar(select(func.count()).select_from(Book))

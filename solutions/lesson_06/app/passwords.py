@@ -1,9 +1,11 @@
-"""Passwords are hashed with Argon2id, in a thread: one takes as long as many requests."""
+"""Passwords are hashed with Argon2id, in threads: one hash takes as long as many requests."""
 
 import asyncio
 import hashlib
 import hmac
+import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 from pwdlib import PasswordHash
 from pwdlib.hashers.argon2 import Argon2Hasher
@@ -11,17 +13,21 @@ from pwdlib.hashers.argon2 import Argon2Hasher
 hasher = PasswordHash((Argon2Hasher(time_cost=2, memory_cost=19_456, parallelism=1),))  # as OWASP asks for
 NOBODYS = hasher.hash("a password that nobody has")
 
+# Threads of their own: in asyncio's, a wave of logins would delay everything else that needs one, such as the look-up
+# of a host name. Their number also limits the memory, which is 19 MiB for each hash that is being computed.
+threads = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="password")
+
 
 async def hash_password(password: str) -> str:
-    return await asyncio.to_thread(hasher.hash, password)
+    return await asyncio.get_running_loop().run_in_executor(threads, hasher.hash, password)
 
 
 async def verify(password: str, stored: str | None) -> tuple[bool, str | None]:
-    """Whether it is the password, and a new hash to store if the stored one is out of date.
+    """Whether the password is right, and a new hash to store if the stored one is out of date.
 
-    Takes the same work whether there is a stored hash (None: there is no such customer), and of which kind it is.
+    `stored` is None if nobody can log in. Refusing a password takes the same work then, and for a hash of either kind.
     """
-    return await asyncio.to_thread(_verify, password, stored)
+    return await asyncio.get_running_loop().run_in_executor(threads, _verify, password, stored)
 
 
 def _verify(password: str, stored: str | None) -> tuple[bool, str | None]:

@@ -1,4 +1,4 @@
-"""A rejected body is not sent back: it may hold a password."""
+"""A response to a rejected body says what is wrong with it, and never repeats it: it may hold a password."""
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError

@@ -1,41 +1,70 @@
 from datetime import datetime
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, StringConstraints
+
+
+def storable(text: str) -> str:
+    """Rejects what would fail later: PostgreSQL stores no NUL, and UTF-8 has no lone surrogates."""
+    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError("a character is not allowed")
+    return text
+
+
+Storable = Annotated[str, AfterValidator(storable)]
+Email = Annotated[Storable, StringConstraints(to_lower=True, max_length=254)]
+Password = Annotated[Storable, StringConstraints(max_length=1000)]
+
+# What a column of schema.sql cannot hold is status 422 here. PostgreSQL would refuse it, and the client would read 500.
+Id = Annotated[int, Field(ge=1, le=2**63 - 1)]
+MAX_INTEGER = 2**31 - 1
+NO_NUL = r"^[^\x00]*$"
 
 
 class BookIn(BaseModel):
-    isbn: str = Field(min_length=10, max_length=17)
-    title: str = Field(min_length=1)
-    author_id: int
-    price_cents: PositiveInt
-    stock: int = Field(default=0, ge=0)
+    isbn: str = Field(min_length=10, max_length=17, pattern=NO_NUL)
+    title: str = Field(min_length=1, pattern=NO_NUL)
+    author_id: Id
+    price_cents: PositiveInt = Field(le=MAX_INTEGER)
+    stock: int = Field(default=0, ge=0, le=MAX_INTEGER)
 
 
-class BookOut(BookIn):
+BookList = Annotated[list[BookIn], Field(min_length=1, max_length=1000)]
+
+
+class BookOut(BaseModel):
+    """A book as it is stored. What was accepted once is not judged again when it is read."""
+
     model_config = ConfigDict(from_attributes=True)
 
     id: int
+    isbn: str
+    title: str
+    author_id: int
+    price_cents: int
+    stock: int
     revision: int
     created_at: datetime
     updated_at: datetime
 
 
 class BookPatch(BaseModel):
-    """What is left out stays as it is."""
+    """A field that is left out stays as it is."""
 
-    isbn: str = Field(default="", min_length=10, max_length=17)
-    title: str = Field(default="", min_length=1)
-    price_cents: PositiveInt = 1
+    # A plain default would be published in the OpenAPI document, and a client that sends it would set the price.
+    isbn: str = Field(default_factory=str, min_length=10, max_length=17, pattern=NO_NUL)
+    title: str = Field(default_factory=str, min_length=1, pattern=NO_NUL)
+    price_cents: PositiveInt = Field(default_factory=int, le=MAX_INTEGER)
 
 
 class ReviewIn(BaseModel):
-    customer_id: int
+    customer_id: Id
     rating: int = Field(ge=1, le=5)
-    body: str = ""
+    body: str = Field(default="", pattern=NO_NUL)
 
 
 class ReviewOut(ReviewIn):
-    """A review, and how its book stands with it."""
+    """A review, and the rating of its book with this review counted in."""
 
     id: int
     book_id: int
@@ -44,14 +73,14 @@ class ReviewOut(ReviewIn):
 
 
 class LineIn(BaseModel):
-    book_id: int
-    quantity: PositiveInt
+    book_id: Id
+    quantity: PositiveInt = Field(le=MAX_INTEGER)
 
 
 class OrderIn(BaseModel):
     """Older clients send a `customer_id` as well."""
 
-    customer_id: int | None = None
+    customer_id: Id | None = None
     lines: list[LineIn] = Field(min_length=1)
 
 
@@ -128,22 +157,22 @@ class Sales(BaseModel):
 
 
 class Counted(BaseModel):
-    stock: int = Field(ge=0)
+    stock: int = Field(ge=0, le=MAX_INTEGER)
 
 
 class Registration(BaseModel):
-    email: str = Field(pattern=r"^[^@\s]+@[^@\s]+$")
-    name: str = Field(min_length=1)
-    password: str = Field(min_length=12)
+    email: Email = Field(pattern=r"^[^@\s]+@[^@\s]+$")
+    name: Storable = Field(min_length=1, max_length=200)
+    password: Password = Field(min_length=12)
 
 
 class Login(BaseModel):
-    email: str
-    password: str
+    email: Email
+    password: Password
 
 
 class Refresh(BaseModel):
-    refresh_token: str
+    refresh_token: Storable
 
 
 class Tokens(BaseModel):

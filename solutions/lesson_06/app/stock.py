@@ -3,14 +3,14 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.models import Book
-from app.schemas import Counted
+from app.schemas import Counted, Id
 
 router = APIRouter(prefix="/books/{book_id}/stock")
 
 
 @router.put("")
-async def count_stock(book_id: int, body: Counted, request: Request) -> Counted:
-    """Enters what was counted in the shop. The row is locked, so that no order slips in between."""
+async def count_stock(book_id: Id, body: Counted, request: Request) -> Counted:
+    """Enters what was counted in the shop. The row is locked, so that two counts do not meet."""
     engine: AsyncEngine = request.state.engine
     async with engine.begin() as connection:
         stock = await connection.scalar(select(Book.stock).where(Book.id == book_id).with_for_update())

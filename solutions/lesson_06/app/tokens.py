@@ -1,4 +1,4 @@
-"""What an access token says, and what it must say to be believed."""
+"""What an access token says, and what it must say to be accepted."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -9,10 +9,11 @@ ALGORITHM = "HS256"
 ISSUER = "bookshop"
 AUDIENCE = "bookshop-api"
 ACCESS = timedelta(minutes=15)
+LARGEST_ID = 2**63 - 1  # of PostgreSQL's bigint; a larger number would be an error of the database
 
 
-class NotBelieved(Exception):
-    """A token that is forged, out of date, or not for us. Which of these is nobody's business."""
+class InvalidToken(Exception):
+    """A token that is forged, out of date, or not for us. The client does not learn which of these."""
 
 
 def make_access_token(customer_id: int, secret: SecretStr) -> str:
@@ -22,7 +23,7 @@ def make_access_token(customer_id: int, secret: SecretStr) -> str:
 
 
 def read_access_token(token: str, secret: SecretStr) -> int:
-    """The customer's id. Raises NotBelieved."""
+    """The customer's id. Raises InvalidToken."""
     try:
         claims = jwt.decode(
             token,
@@ -32,6 +33,9 @@ def read_access_token(token: str, secret: SecretStr) -> int:
             audience=AUDIENCE,
             options={"require": ["exp", "sub", "iss", "aud"]},
         )
-        return int(claims["sub"])
+        customer_id = int(claims["sub"])
     except (jwt.PyJWTError, ValueError) as error:
-        raise NotBelieved from error
+        raise InvalidToken from error
+    if not 0 < customer_id <= LARGEST_ID:
+        raise InvalidToken
+    return customer_id

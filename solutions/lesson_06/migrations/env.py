@@ -1,13 +1,13 @@
 import asyncio
+import os
 
 from alembic import context
-from sqlalchemy import Connection
+from sqlalchemy import Connection, NullPool
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from app import models
-from app.settings import load_settings
 
-target_metadata = models.Book.metadata  # that of Base, filled by importing the models
+target_metadata = models.Book.metadata  # the metadata of Base; importing the models has filled it
 
 
 def run(connection: Connection) -> None:
@@ -17,11 +17,14 @@ def run(connection: Connection) -> None:
 
 
 async def run_online() -> None:
-    # not through alembic.ini, where a % in the password would be an interpolation
-    engine = create_async_engine(str(load_settings().database_url))
-    async with engine.connect() as connection:
-        await connection.run_sync(run)
-    await engine.dispose()
+    # Not through alembic.ini, where a % in the password would begin an interpolation. And not through the settings
+    # of the service: a migration needs the URL and nothing else.
+    engine = create_async_engine(os.environ["DATABASE_URL"], poolclass=NullPool)
+    try:
+        async with engine.connect() as connection:
+            await connection.run_sync(run)
+    finally:
+        await engine.dispose()
 
 
 asyncio.run(run_online())
