@@ -1,0 +1,62 @@
+"""The steps of an order."""
+
+from collections.abc import Sequence
+
+from fastapi import HTTPException
+from sqlalchemy import func, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.models import Book, Order, OrderLine, OrderStatus
+from app.schemas import LineIn, OrderOut
+
+
+async def take_order(session: AsyncSession, customer_id: int, lines: Sequence[LineIn]) -> OrderOut:
+    """Adds a pending order, takes its books out of stock, and stores both."""
+    placed = await add_order(session, customer_id, lines)
+    await session.commit()
+    return placed
+
+
+async def add_order(session: AsyncSession, customer_id: int, lines: Sequence[LineIn]) -> OrderOut:
+    """The same, for a caller that stores more than the order in its transaction."""
+    order = Order(customer_id=customer_id)
+    session.add(order)
+    await session.flush()
+    total = 0
+    for line in lines:
+        book = await reserve(session, line)
+        total += line.quantity * book.price_cents
+        session.add(
+            OrderLine(
+                order_id=order.id,
+                book_id=book.id,
+                quantity=line.quantity,
+                price_cents=book.price_cents,
+            )
+        )
+    await session.flush()
+    return OrderOut(id=order.id, customer_id=customer_id, total_cents=total, status=OrderStatus.pending)
+
+
+async def reserve(session: AsyncSession, line: LineIn) -> Book:
+    book = await session.get(Book, line.book_id)
+    if book is None:
+        raise HTTPException(404, f"no such book: {line.book_id}")
+    if book.stock < line.quantity:
+        raise HTTPException(409, f"only {book.stock} left of {book.title}")
+    book.stock -= line.quantity
+    return book
+
+
+async def give_back(session: AsyncSession, order_id: int) -> None:
+    """Puts the books of an order back into stock. Several lines may be about one book."""
+    taken = (
+        select(OrderLine.book_id, func.sum(OrderLine.quantity).label("quantity"))
+        .where(OrderLine.order_id == order_id)
+        .group_by(OrderLine.book_id)
+        .subquery()
+    )
+    await session.execute(
+        update(Book).where(Book.id == taken.c.book_id).values(stock=Book.stock + taken.c.quantity),
+        execution_options={"synchronize_session": False},
+    )
