@@ -1,0 +1,54 @@
+"""Two requests of which each has read before either writes, and one whose COMMIT is held."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from checks.kit.report import expect
+from checks.kit.testbed.waiting import responded_while_held
+from checks.kit.wire import committing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from checks.kit.service.app import App, PendingRequest, Response
+    from checks.kit.testbed.shop import Shop
+    from checks.kit.wire import Wire
+
+PATIENCE = 2
+"""Seconds for the second request to come as far as it can: less than the limit of a statement, 2.5 s."""
+
+LOCKED = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+
+
+async def both_before_either_writes(
+    wire: Wire, shop: Shop, first: Callable[[], PendingRequest], second: Callable[[], PendingRequest]
+) -> list[Response]:
+    """The responses to both. What they write is held until both want to write, or one waits for a lock of the other."""
+    loop = asyncio.get_running_loop()
+    async with wire.hold(lambda statement: statement.changes) as writes:
+        requests = [first(), second()]
+        await writes.wait_for_or(requests[0].task)
+        until = loop.time() + PATIENCE
+        while open_ := [request.task for request in requests if not request.task.done()]:
+            missing = len(open_) - len(writes.waiting)
+            if missing <= 0 or (writes.waiting and await shop.value(LOCKED) >= missing) or loop.time() > until:
+                break
+            await asyncio.wait(open_, timeout=0.01, return_when=asyncio.FIRST_COMPLETED)
+    return [await request for request in requests]
+
+
+async def stored_first(app: App, wire: Wire, method: str, path: str, body: dict[str, Any], section: str) -> Response:
+    """The response to a request, which must not come before what it reports is committed."""
+    async with wire.hold(committing) as commits:
+        request = app.start_request(method, path, json=body)
+        early = await responded_while_held(app, wire, request, commits)
+    response = await request
+    expect(
+        not early,
+        f"What {method} {path} has to store was not committed yet when this response came: {response}",
+        because="If the process ends now, or the COMMIT fails, the client believes in something that is not stored.",
+        section=section,
+    )
+    return response

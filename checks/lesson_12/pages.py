@@ -1,0 +1,37 @@
+"""How many pages of a large table a request reads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from checks.kit.report import expect
+
+if TYPE_CHECKING:
+    from checks.kit.testbed.explain import Explain
+    from checks.kit.wire import Recording
+
+PART = 5
+"""A request may read one page for each PART pages of the table."""
+
+FEW = {
+    "attributes": "The index knows what a document contains",
+    "titles": "An index serves the expression that it was made of",
+    "receipts": "BRIN needs rows in order",
+}
+"""Sections of the notebook."""
+
+
+async def expect_few_pages(
+    explain: Explain, seen: Recording, table: str, what: str, because: str, section: str
+) -> None:
+    """The statements in `seen` read few pages together, with a plan for their values and with one for all values."""
+    pages = await explain.blocks(table)
+    for generic in (False, True):
+        read = sum(plan.buffers for plan in await explain.all(seen, generic=generic))
+        expect(
+            0 < read <= pages / PART,
+            f"{what} reads {read:,} pages{' with a generic plan' if generic else ''}. The table {table} has {pages:,}; "
+            f"at most a fifth of that was expected.",
+            because=because,
+            section=section,
+        )
