@@ -1,21 +1,116 @@
-"""What the workbook's tests of itself share: a live server, and folders for servers of their own."""
+"""What the workbook's tests of itself share: which of them run, work in the background, a live server, folders."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import shutil
 import signal
-import subprocess
 import tempfile
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from checks.kit.lessons.paths import ROOT
 from checks.kit.postgres import Server, find
+from checks.self_test.commands import copy_workbook
+from checks.self_test.progress import Progress
 
-ROOT = Path(__file__).parents[2]
+REST = {
+    "attack": "submissions that attack the grader",
+    "browser": "needs Chromium and playwright",
+    "cluster": "needs Dask",
+    "docker": "needs a container engine",
+    "slow": "takes longer than anybody at a keyboard wants to wait",
+    "variants": "grades every variant of a lesson",
+}
+"""The marks of tests that plain `pytest` leaves out, so that it stays short enough for people."""
+
+left_out_key = pytest.StashKey[list[pytest.Item]]()
+futures_key = pytest.StashKey[dict[str, "Future[Any]"]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("workbook")
+    group.addoption("--rest", action="store_true", help=f"run what plain pytest leaves out: {', '.join(REST)}")
+    group.addoption("--everything", action="store_true", help="run that as well as what plain pytest runs")
+    group.addoption(
+        "--one-in",
+        metavar="N",
+        type=int,
+        default=1,
+        help="grade one in N of the wrong variants; which ones, the day of the commit decides (default 1: all)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for name, description in REST.items():
+        config.addinivalue_line("markers", f"{name}: {description}; left out without --rest or --everything")
+    config.addinivalue_line("markers", "background(job): job(lesson) runs while other tests do")
+    config.option.reportchars += "s"  # what is skipped says why
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    config = session.config
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    plain = type(reporter) is pytest.TerminalReporter  # a lesson that is graded has one of its own
+    if plain and config.option.verbose == 0 and not config.option.collectonly:
+        config.pluginmanager.register(Progress(config))
+
+
+def _kind(item: pytest.Item) -> str:
+    """Which mark of REST a test has, if any."""
+    return next((name for name in REST if item.get_closest_marker(name)), "")
+
+
+@pytest.hookimpl(trylast=True)  # after -k and -m
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    quick, rest = ([item for item in items if bool(_kind(item)) == is_rest] for is_rest in (False, True))
+    chosen, left_out = (rest, quick) if config.getoption("rest", False) else (quick, rest)
+    if config.getoption("everything", False):
+        chosen, left_out = items, []
+    config.stash[left_out_key] = left_out
+    config.hook.pytest_deselected(items=left_out)
+    # what is done in the background comes last, when most of it has been done
+    items[:] = sorted(chosen, key=lambda item: item.get_closest_marker("background") is not None)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    left_out = config.stash.get(left_out_key, [])
+    if left_out and not config.getoption("rest", False):
+        kinds = Counter(_kind(item) for item in left_out)
+        listed = ", ".join(f"{count} {name}" for name, count in kinds.items())
+        command = shlex.join(["uv", "run", "pytest", *config.invocation_params.args, "--rest"])
+        terminalreporter.write_line(f"Left out: {len(left_out)} tests ({listed}). To run them instead: {command}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtestloop(session: pytest.Session) -> Iterator[None]:
+    """Two processes do what the chosen tests want done in the background."""
+    if session.config.option.collectonly or session.testsfailed:  # nothing will run
+        return (yield)
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        session.config.stash[futures_key] = {
+            item.nodeid: pool.submit(marker.kwargs["job"], item.callspec.params["lesson"])
+            for item in session.items
+            if (marker := item.get_closest_marker("background"))
+        }
+        try:
+            return (yield)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+@pytest.fixture
+def outcome(request: pytest.FixtureRequest) -> Any:
+    """What the job of the `background` mark returned for the lesson of this test."""
+    return request.config.stash[futures_key][request.node.nodeid].result()
 
 
 @pytest.fixture(scope="session")
@@ -28,16 +123,8 @@ async def server() -> AsyncIterator[Server]:
 
 @pytest.fixture(scope="session")
 def copied() -> Callable[[Path], Path]:
-    """Copies the workbook as it stands into a folder: a checkout with lessons that may be changed, and a history."""
-
-    def copied(to: Path) -> Path:
-        names = (".venv*", ".workbook", ".git", "__pycache__", "self_test", ".mypy_cache")
-        shutil.copytree(ROOT, to, ignore=shutil.ignore_patterns(*names))
-        for command in ("init -q", "add -A", "-c user.name=x -c user.email=x@x commit -q -m shipped"):
-            subprocess.run(["git", *command.split()], cwd=to, check=True)
-        return to
-
-    return copied
+    """`copy_workbook` of commands.py."""
+    return copy_workbook
 
 
 @pytest.fixture

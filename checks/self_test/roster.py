@@ -1,9 +1,9 @@
-"""A class that hands in: right, wrong, broken and hostile work in every form, and what each must get.
+"""The submissions of a class: right, wrong, broken and hostile work in every form, and what each must get.
 
     python -m checks.self_test.roster FOLDER [LEARNERS [LESSONS [SEED]]]
 
-writes FOLDER/hand-ins and FOLDER/expected.json, which names the checks that must pass: {learner: {lesson: [...]}}.
-Every hand-in differs from every other, as people's do, so that none is graded by way of another.
+writes FOLDER/submissions and FOLDER/expected.json, which names the checks that must pass: {learner: {lesson: [...]}}.
+Every submission differs from every other, as in a real class, so that no two share a job.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from checks.kit import catalogue
-from checks.kit.catalogue import ROOT, Lesson
-from checks.kit.run import MIGRATIONS
-from checks.kit.verify import cases
+from checks.kit.authoring.cases import cases
+from checks.kit.lessons.lesson import Lesson, find_lesson
+from checks.kit.lessons.paths import ROOT
 
 Expected = dict[str, dict[str, list[str]]]
 
@@ -41,12 +40,21 @@ HOSTILE = {
     "kills everybody": "import os\nos.kill(-1, 9)\nos._exit(0)\n",
     "reads the solution": f"exec(open('{ROOT}/solutions/lesson_00/app/main.py').read())\n",
 }
+IN_A_SANDBOX = {
+    # the role of a submission may not log in to another database, so that this app is never well
+    "wrong_asks_another_database": {
+        "test_it_starts_and_answers",
+        "test_health_tells_when_the_database_is_gone",
+        "test_every_connection_says_goodbye",
+    },
+}
+"""Checks that a variant fails in a sandbox only."""
 NAMES = ("Ada", "Bjørn", "Chidi", "Dũng", "Eïleen", "Fatma", "Grzegorz", "Hadiza", "Ítalo", "Jürgen", "Kaho", "Łucja")
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One lesson as somebody made it; `passes` are the checks that it passes."""
+    """One lesson as a learner submits it; `passes` are the checks that it must pass."""
 
     lesson: Lesson
     about: str
@@ -55,12 +63,13 @@ class Work:
 
 
 def works(lessons: list[Lesson], scratch: Path) -> Iterator[Work]:
-    """Everything that the authors vouch for, and a broken and a hostile piece of each kind."""
+    """All solutions and variants, whose results the authors declare, and an app of each broken and hostile kind."""
     for lesson in lessons:
         names = frozenset(entry.name for entry in lesson.checks)
         for case in cases(lesson, scratch):
-            yield Work(lesson, case.label, case.folder, names - case.fails)
-        if lesson.schema == MIGRATIONS:  # whose checks need no app, so that a broken one fails some of them only
+            fails = case.fails | IN_A_SANDBOX.get(case.label, set())
+            yield Work(lesson, case.label, case.folder, names - fails)
+        if lesson.migrations:  # most of its checks need no app, so that a broken app fails only some of them
             continue
         for about, change in [*BROKEN.items(), *((about, _in_front(code)) for about, code in HOSTILE.items())]:
             folder = scratch / lesson.name / about.replace(" ", "_")
@@ -76,11 +85,11 @@ def _in_front(code: str) -> Callable[[str], str]:
 
 
 def write(folder: Path, learners: int, lessons: list[Lesson], seed: int, each: int = 1) -> Expected:
-    """The hand-ins of a class, `each` with so many lessons, under folder/hand-ins; what they must get."""
+    """Writes the submissions of a class, `each` with so many lessons, to folder/submissions; returns what must pass."""
     dice = random.Random(seed)
     expected: Expected = {}
-    hand_ins = folder / "hand-ins"
-    hand_ins.mkdir(parents=True)
+    submissions = folder / "submissions"
+    submissions.mkdir(parents=True)
     with tempfile.TemporaryDirectory() as scratch:
         pool = list(works(lessons, Path(scratch)))
         dice.shuffle(pool)
@@ -92,7 +101,7 @@ def write(folder: Path, learners: int, lessons: list[Lesson], seed: int, each: i
             fork = Path(scratch) / "forks" / name
             for work in chosen.values():
                 _copy(work, fork, name)
-            FORMS[number % len(FORMS)](fork, hand_ins / name)
+            FORMS[number % len(FORMS)](fork, submissions / name)
             expected[name] = {str(n): sorted(work.passes) for n, work in sorted(chosen.items())}
     (folder / "expected.json").write_text(json.dumps(expected, indent=1, ensure_ascii=False), encoding="utf-8")
     return expected
@@ -138,9 +147,9 @@ def main() -> None:
     folder, learners, lessons, seed = [*sys.argv[1:], *("", "60", "0-3", "1")[len(sys.argv) - 1 :]]
     from checks.kit.cli.grade import chosen
 
-    known = [catalogue.lesson(number) for number in chosen(lessons)]
+    known = [find_lesson(number) for number in chosen(lessons)]
     expected = write(Path(folder), int(learners), known, int(seed))
-    print(f"{len(expected)} hand-ins in {folder}/hand-ins; what they must get: {folder}/expected.json")  # noqa: T201
+    print(f"{len(expected)} submissions in {folder}/submissions; what they must get: {folder}/expected.json")  # noqa: T201
 
 
 if __name__ == "__main__":

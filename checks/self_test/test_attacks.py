@@ -1,7 +1,7 @@
 # ruff: noqa: E501  (the attacks are programs in strings)
-"""Hand-ins that attack the grader: none raises its grade, hangs the run or touches a neighbour.
+"""Submissions that attack the grader: none raises its grade, hangs the run or touches a neighbor.
 
-All are graded in one go, at two desks, with honest neighbours in between; the tests look at what came of it.
+All are graded in one run, by two workers, with honest neighbors in between; the tests look at their grades.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from pathlib import Path
 import psutil
 import pytest
 
-from checks.kit import catalogue
-from checks.kit.catalogue import ROOT, STATE
+from checks.kit.lessons.lesson import find_lesson
+from checks.kit.lessons.paths import ROOT, STATE
+from checks.kit.report.model import Result
 from checks.kit.service import sandbox
-from checks.kit.submissions import units
-from checks.kit.submissions.desk import GraderFailed
-from checks.kit.submissions.local import grade_here
-from checks.kit.submissions.model import Files, Mark
-from checks.kit.submissions.units import Rules, Unit
+from checks.kit.submissions.jobs import Job, RunSettings, files_of, fingerprint, make_job
+from checks.kit.submissions.model import Files, Grade
+from checks.kit.submissions.work.local import grade_here
+from checks.kit.submissions.work.worker import GraderFailed
 
-WAY, WHY_NOT = sandbox.way()
-pytestmark = pytest.mark.skipif(not WAY, reason=WHY_NOT)
+WAY, WHY_NOT = sandbox.detect()
+pytestmark = [pytest.mark.attack, pytest.mark.skipif(not WAY, reason=WHY_NOT)]
 
-LESSON = catalogue.lesson(0)
+LESSON = find_lesson(0)
 SECRET = "the-graders-own-secret"
 ELSEWHERE = "127.0.0.1"
 
@@ -64,7 +64,7 @@ SIDE_JOBS = {
             asyncio.run(many())
         threading.Thread(target=hoard, daemon=True).start()
         """,
-    "garbage goes to the tap": """
+    "garbage goes to the proxy": """
         import contextlib, os, socket, urllib.parse
         where = urllib.parse.urlsplit(os.environ.get("DATABASE_URL", ""))
         rubbish = [b"\\xff" * 4096, b"\\0\\0\\0\\x08\\x04\\xd2\\x16\\x2f" * 99, b"\\x7f\\xff\\xff\\xff" * 3, b"GET / HTTP/1.1\\r\\n\\r\\n"]
@@ -74,10 +74,10 @@ SIDE_JOBS = {
         """,
     "the kit is patched": """
         import sys
-        from checks.kit.service import child, nursery, order
-        for module in (child, nursery, order):
+        from checks.kit.service.inside import child, fork_server, spec
+        for module in (child, fork_server, spec):
             for name in list(vars(module)):
-                if not name.startswith("__") and callable(getattr(module, name)) and name not in ("Announcer", "connect"):
+                if not name.startswith("__") and callable(getattr(module, name)) and name not in ("RequestEvents", "connect"):
                     setattr(module, name, lambda *given, **named: None)
         sys.modules["pytest"] = sys.modules["checks.kit.grading"] = sys
         import builtins
@@ -235,19 +235,19 @@ def others():
 tried("solutions", lambda: open("ROOT/solutions/lesson_00/app/main.py").read())
 tried("checks", lambda: os.listdir("ROOT/checks/lesson_00"))
 tried("state", lambda: os.listdir("ROOT/.workbook"))
-tried("other hand-ins", lambda: [p for p in glob.glob("/tmp/**", recursive=True) if os.path.isfile(p) and not p.startswith((os.getcwd(), "/tmp/pycache", "ROOT/"))][0])
+tried("other submissions", lambda: [p for p in glob.glob("/tmp/**", recursive=True) if os.path.isfile(p) and not p.startswith((os.getcwd(), "/tmp/pycache", "ROOT/"))][0])
 tried("environment of others", lambda: [open(f"/proc/{pid}/environ").read() for pid in os.listdir("/proc") if pid.isdigit() and pid != str(os.getpid())][0])
 tried("memory of the parent", lambda: open("/proc/1/mem", "rb").seek(0x10000))
 tried("descriptors of the parent", lambda: os.listdir("/proc/1/fd"))
 tried("write to the system", lambda: open("/usr/lib/evil", "w"))
 tried("write to the packages", lambda: open(os.path.join(os.path.dirname(psycopg.__file__), "evil.py"), "w"))
-tried("write to the kit", lambda: open("ROOT/checks/kit/service/child.py", "a"))
+tried("write to the kit", lambda: open("ROOT/checks/kit/service/inside/child.py", "a"))
 tried("write to the lesson", lambda: open("app/evil.py", "w"))
 tried("internet", lambda: socket.create_connection(("1.1.1.1", 53), 3))
 tried("names", lambda: socket.getaddrinfo("example.com", 80))
 tried("the grader's ports", lambda: socket.create_connection(("127.0.0.1", PORT), 3))
 tried("the grader's addresses", lambda: socket.create_connection(("HOST", PORT), 3))
-tried("abstract sockets", lambda: socket.socket(socket.AF_UNIX).connect("\\0bookshop-neighbour"))
+tried("abstract sockets", lambda: socket.socket(socket.AF_UNIX).connect("\\0bookshop-neighbor"))
 tried("docker", lambda: socket.socket(socket.AF_UNIX).connect("/var/run/docker.sock"))
 tried("raw sockets", lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, 1))
 tried("root", lambda: os.setuid(0))
@@ -263,7 +263,7 @@ tried("tracing", lambda: __import__("ctypes").CDLL(None, use_errno=True).ptrace(
 tried("higher limits", lambda: __import__("resource").setrlimit(__import__("resource").RLIMIT_AS, (-1, -1)))
 tried("administrator", lambda: sql("SELECT 1", user="postgres"))
 tried("maintenance database", lambda: sql("SELECT 1", database="postgres"))
-tried("a neighbour's database", lambda: [sql("SELECT 1", database=name) for name in others() if name.startswith("workbook_")][0])
+tried("a neighbor's database", lambda: [sql("SELECT 1", database=name) for name in others() if name.startswith("workbook_")][0])
 tried("drop others", lambda: [sql(f'DROP DATABASE "{name}" WITH (FORCE)') for name in others()][0])
 tried("make a role", lambda: sql("CREATE ROLE evil SUPERUSER"))
 tried("run a program", lambda: sql("COPY (SELECT 1) TO PROGRAM 'id'"))
@@ -275,11 +275,11 @@ raise SystemExit(1)
 
 
 def files(folder: Path, prefix: str = "", **more: str) -> Files:
-    there = {path.relative_to(folder).as_posix(): path.read_bytes() for path in (folder / "app").glob("*.py")}
-    there["schema.sql"] = (folder / "schema.sql").read_bytes()
+    content = {path.relative_to(folder).as_posix(): path.read_bytes() for path in (folder / "app").glob("*.py")}
+    content["schema.sql"] = (folder / "schema.sql").read_bytes()
     lines = [line.removeprefix("        ") for line in prefix.splitlines()]
-    there["app/main.py"] = "\n".join([*lines, ""]).encode() + there["app/main.py"]
-    return there | {name: text.encode() for name, text in more.items()}
+    content["app/main.py"] = "\n".join([*lines, ""]).encode() + content["app/main.py"]
+    return content | {name: text.encode() for name, text in more.items()}
 
 
 class Outside:
@@ -288,11 +288,11 @@ class Outside:
     def __init__(self) -> None:
         self.tcp = socket.create_server(("", 0))
         self.unix = socket.socket(socket.AF_UNIX)
-        self.unix.bind("\0bookshop-neighbour")
+        self.unix.bind("\0bookshop-neighbor")
         self.unix.listen()
         self.port = self.tcp.getsockname()[1]
-        addresses = [one.address for all_of in psutil.net_if_addrs().values() for one in all_of]
-        self.host = next((one for one in addresses if "." in one and not one.startswith("127.")), "127.0.0.1")
+        addresses = [each.address for card in psutil.net_if_addrs().values() for each in card]
+        self.host = next((each for each in addresses if "." in each and not each.startswith("127.")), "127.0.0.1")
 
     def close(self) -> None:
         self.tcp.close()
@@ -306,8 +306,8 @@ def outside() -> Iterator[Outside]:
     outside.close()
 
 
-def hand_ins(outside: Outside) -> dict[str, Files]:
-    """By name; the neighbours stand between them."""
+def submissions(outside: Outside) -> dict[str, Files]:
+    """By name; the neighbors stand between them."""
     probes = PROBES.replace("ROOT", str(ROOT)).replace("PORT", str(outside.port)).replace("HOST", outside.host)
     broken, right = LESSON.folder, LESSON.solution
     attacks = {name: files(right, code) for name, code in SIDE_JOBS.items()}
@@ -337,105 +337,110 @@ def hand_ins(outside: Outside) -> dict[str, Files]:
 
 
 @pytest.fixture(scope="module")
-async def marks(outside: Outside) -> AsyncIterator[dict[str, list[Mark]]]:
-    """What everybody got; under "neighbour" the honest ones, one after each attack."""
-    rules = Rules(units.fingerprint(), True, 45)
+async def grades(outside: Outside) -> AsyncIterator[dict[str, list[Grade]]]:
+    """The grades by the name of the attack; under "neighbor" the honest ones, one after each attack."""
+    settings = RunSettings(fingerprint(), True, 45)
     names: dict[str, str] = {}
-    todo: list[Unit] = []
-    for number, (name, content) in enumerate(hand_ins(outside).items()):
-        neighbour = files(LESSON.solution, f"# neighbour {number}")
-        for who, unit in (
-            (name, units.unit(LESSON, content, rules)),
-            ("neighbour", units.unit(LESSON, neighbour, rules)),
+    todo: list[Job] = []
+    for number, (name, content) in enumerate(submissions(outside).items()):
+        neighbor = files(LESSON.solution, f"# neighbor {number}")
+        for who, job in (
+            (name, make_job(LESSON, content, settings)),
+            ("neighbor", make_job(LESSON, neighbor, settings)),
         ):
-            names[unit.key] = who
-            todo.append(unit)
-    given: dict[str, list[Mark]] = {}
+            names[job.key] = who
+            todo.append(job)
+    given: dict[str, list[Grade]] = {}
 
-    def ended(unit: Unit, mark: Mark | GraderFailed) -> None:
-        assert isinstance(mark, Mark), f"{names[unit.key]}: {mark}"
-        given.setdefault(names[unit.key], []).append(mark)
+    def ended(job: Job, grade: Grade | GraderFailed) -> None:
+        assert isinstance(grade, Grade), f"{names[job.key]}: {grade}"
+        given.setdefault(names[job.key], []).append(grade)
 
     os.environ["SECRET_OF_THE_GRADER"] = SECRET
     try:
-        await grade_here(todo, rules, ended, jobs=2)
+        await grade_here(todo, settings, ended, workers=2)
     finally:
         del os.environ["SECRET_OF_THE_GRADER"]
     yield given
 
 
-def passed(mark: Mark) -> set[str]:
-    return {result.name for result in mark.report.results if result.outcome == "passed"}
+def passed(grade: Grade) -> set[str]:
+    return {result.name for result in grade.report.results if result.outcome == "passed"}
 
 
-def story(mark: Mark) -> str:
-    found = [
-        f"{r.name}: {r.outcome} {r.finding.happened if r.finding else r.blocked_by}\n{r.log}"
-        for r in mark.report.results
+def printed(result: Result) -> str:
+    """All evidence as text, of which the log of the service is a part."""
+    return "\n".join(line.text for section in result.evidence for line in section.lines)
+
+
+def for_display(grade: Grade) -> str:
+    verdicts = [
+        f"{r.name}: {r.outcome} {r.finding.happened if r.finding else r.blocked_by}\n{printed(r)}"
+        for r in grade.report.results
     ]
-    return "\n".join([mark.stopped, *found])
+    return "\n".join([grade.stopped, *verdicts])
 
 
-def test_neighbours_notice_nothing(marks: dict[str, list[Mark]]) -> None:
-    for mark in marks["neighbour"]:
-        assert mark.passed == mark.total == len(LESSON.checks), story(mark)
+def test_neighbors_notice_nothing(grades: dict[str, list[Grade]]) -> None:
+    for grade in grades["neighbor"]:
+        assert grade.passed == grade.total == len(LESSON.checks), for_display(grade)
 
 
 @pytest.mark.parametrize("name", [*HOSTILE, *(f"{name}, on the broken lesson" for name in SIDE_JOBS), "endless body",
                                   "endless request", "strange letters", "its own grader"])  # fmt: skip
-def test_no_attack_raises_a_grade(marks: dict[str, list[Mark]], name: str) -> None:
-    [mark] = marks[name]
+def test_no_attack_raises_a_grade(grades: dict[str, list[Grade]], name: str) -> None:
+    [grade] = grades[name]
     allowed = {entry.name for entry in LESSON.checks if entry.unsolved == "passes"}
     if name == "strange letters":
         allowed = {"test_it_leaves_when_asked"}  # an app of a few lines of its own, which does
-    assert passed(mark) <= allowed, story(mark)
-    assert mark.total == len(LESSON.checks)
+    assert passed(grade) <= allowed, for_display(grade)
+    assert grade.total == len(LESSON.checks)
 
 
-@pytest.mark.parametrize("name", ["the disk is filled", "garbage goes to the tap"])
-def test_a_right_fix_stays_right_whatever_else_it_tries(marks: dict[str, list[Mark]], name: str) -> None:
-    [mark] = marks[name]
-    assert mark.passed == mark.total, story(mark)
+@pytest.mark.parametrize("name", ["the disk is filled", "garbage goes to the proxy"])
+def test_a_right_fix_stays_right_whatever_else_it_tries(grades: dict[str, list[Grade]], name: str) -> None:
+    [grade] = grades[name]
+    assert grade.passed == grade.total, for_display(grade)
 
 
-def test_what_takes_too_much_is_stopped_and_says_why(marks: dict[str, list[Mark]]) -> None:
-    assert "memory" in marks["many processes with a gigabyte each"][0].stopped
-    assert "more than 64 MB" in story(marks["endless body"][0])
-    assert "MemoryError" in story(marks["eight gigabytes"][0])
+def test_what_takes_too_much_is_stopped_and_says_why(grades: dict[str, list[Grade]]) -> None:
+    assert "memory" in grades["many processes with a gigabyte each"][0].stopped
+    assert "more than 64 MB" in for_display(grades["endless body"][0])
+    assert "MemoryError" in for_display(grades["eight gigabytes"][0])
 
 
-def test_tables_that_are_not_the_learners_to_change_are_ours(marks: dict[str, list[Mark]]) -> None:
-    [mark] = marks["a schema of its own"]
-    assert mark.passed == mark.total, story(mark)
+def test_tables_that_are_not_the_learners_to_change_are_ours(grades: dict[str, list[Grade]]) -> None:
+    [grade] = grades["a schema of its own"]
+    assert grade.passed == grade.total, for_display(grade)
 
 
-async def test_migrations_run_with_the_strangers_rights(tmp_path: Path) -> None:
-    """Whatever a stranger's functions are called, the administrator believes none of them."""
-    lesson = catalogue.lesson(5)
-    rules = Rules(units.fingerprint(), True, 120)
-    evil = units.files_of(lesson.solution)
+async def test_migrations_run_with_the_learners_rights(tmp_path: Path) -> None:
+    """The administrator calls none of the learner's functions, whatever their names are."""
+    lesson = find_lesson(5)
+    settings = RunSettings(fingerprint(), True, 120)
+    evil = files_of(lesson.solution)
     owned = tmp_path.parent / "owned"
     code = OWN_FUNCTIONS.replace("OWNED", str(owned)).encode()
-    unit = units.unit(lesson, {**evil, "migrations/env.py": code + evil["migrations/env.py"]}, rules)
-    given: list[Mark | GraderFailed] = []
-    await grade_here([unit], rules, lambda _, mark: given.append(mark), jobs=1)
-    [mark] = given
-    assert isinstance(mark, Mark)
+    job = make_job(lesson, {**evil, "migrations/env.py": code + evil["migrations/env.py"]}, settings)
+    given: list[Grade | GraderFailed] = []
+    await grade_here([job], settings, lambda _, grade: given.append(grade), workers=1)
+    [grade] = given
+    assert isinstance(grade, Grade)
     assert not owned.exists()
-    assert "test_the_password_may_hold_anything" in {result.name for result in mark.report.results}
+    assert "test_the_password_may_hold_anything" in {result.name for result in grade.report.results}
 
 
-def test_an_endless_log_neither_hangs_nor_commands_a_terminal(marks: dict[str, list[Mark]]) -> None:
-    from checks.kit.submissions.text import verdict_text
+def test_an_endless_log_neither_hangs_nor_commands_a_terminal(grades: dict[str, list[Grade]]) -> None:
+    from checks.kit.submissions.results.text import verdict_text
 
-    [mark] = marks["endless log"]
-    assert "\x1b" not in verdict_text(mark.report)
-    assert max(len(result.log) for result in mark.report.results) < 1 << 20
+    [grade] = grades["endless log"]
+    assert "\x1b" not in verdict_text(grade.report).whole
+    assert max(len(printed(result)) for result in grade.report.results) < 1 << 20
 
 
-def test_the_probes_find_nothing(marks: dict[str, list[Mark]]) -> None:
-    [mark] = marks["probes"]
-    log = next(result.log for result in mark.report.results if result.log)
+def test_the_probes_find_nothing(grades: dict[str, list[Grade]]) -> None:
+    [grade] = grades["probes"]
+    log = next(printed(result) for result in grade.report.results if result.evidence)
     assert SECRET not in log
     environment = json.loads(next(line for line in log.splitlines() if line.startswith("environment "))[12:])
     assert set(environment) <= {"PATH", "HOME", "TMPDIR", "LANG", "PYTHONUNBUFFERED", "DATABASE_URL"}
@@ -445,12 +450,12 @@ def test_the_probes_find_nothing(marks: dict[str, list[Mark]]) -> None:
     assert not reached
 
 
-def test_nothing_is_left_running_or_lying_about(marks: dict[str, list[Mark]]) -> None:
-    assert marks
-    left = [process for process in psutil.process_iter(["cmdline"]) if "--confined" in (process.info["cmdline"] or [])]
+def test_nothing_is_left_running_or_lying_about(grades: dict[str, list[Grade]]) -> None:
+    assert grades
+    left = [process for process in psutil.process_iter(["cmdline"]) if "--sandboxed" in (process.info["cmdline"] or [])]
     orphans = [process for process in left if process.ppid() in (1, os.getpid())]
     _, alive = psutil.wait_procs(orphans, timeout=10)  # who has just been killed needs a moment to be gone
     assert not alive
     records = list((STATE / "run").glob(f"{os.getpid()}-*.run"))
     folders = [Path(path.read_text().splitlines()[1]) for path in records]  # of runs of this process that still go on
-    assert not [unit for folder in folders for unit in folder.glob("unit-*")]
+    assert not [job for folder in folders for job in folder.glob("job-*")]

@@ -1,4 +1,4 @@
-"""JupyterLab in a real browser, as a learner uses it: run the notebook, mend the lesson, see the check turn green."""
+"""JupyterLab in a real browser, as a learner uses it: run the notebook, fix the lesson, see the check turn green."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from typing import Any
 
 import pytest
 
-from checks.kit.catalogue import lesson
+from checks.kit.lessons.lesson import find_lesson
 
 BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), "")
 EXPOSED = "window.jupyterapp"
 """What JupyterLab puts there when it is told to: its commands can be called by name."""
 
-pytestmark = pytest.mark.skipif(not BROWSER, reason="no Chromium here; Debian's: apt-get install chromium")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not BROWSER, reason="no Chromium here; Debian's: apt-get install chromium"),
+]
 
 
 @pytest.fixture
@@ -94,7 +97,7 @@ async def test_a_learner_sees_the_lesson_turn_green(lab: str, page: Any, checkou
     cells = page.locator(".jp-Notebook .jp-CodeCell").filter(has_text='check("lesson_03")')
     await cells.last.locator(".cm-content").click()
     await execute(page, "notebook:run-cell")
-    checks = len(lesson(3).checks)
+    checks = len(find_lesson(3).checks)
     await page.get_by_text(f"{checks} of {checks} checks pass").last.wait_for()
     after = await verdict.inner_text()
     assert "✗" not in after

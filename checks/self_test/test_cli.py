@@ -9,14 +9,20 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
-from checks.kit.catalogue import lessons
+from checks.kit.cli.main import app
+from checks.kit.lessons.errors import WorkbookError
+from checks.kit.lessons.lesson import all_lessons, find_lesson
+from checks.kit.lessons.patches import read_tree
+from checks.kit.lessons.progress import Progress
+from checks.kit.lessons.targets import lesson_folder
+from checks.self_test.commands import WORKBOOK, pytest_run, read_until, workbook
 
 
 @pytest.fixture(scope="module")
@@ -24,21 +30,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory, copied: Callable[[Path], 
     return copied(tmp_path_factory.mktemp("checkout") / "bookshop")
 
 
-def workbook(checkout: Path, *arguments: str, stdin: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
-    code = "import sys; sys.path.insert(0, '.'); from checks.kit.cli import main; main()"
-    kept = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"} | {"COLUMNS": "80"}
-    command = [sys.executable, "-c", code, *arguments]
-    return subprocess.run(
-        command, cwd=checkout, input=stdin, capture_output=True, text=True, env=kept | environ, timeout=170
-    )
-
-
-def grade(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pytest", *arguments]
-    return subprocess.run(command, cwd=checkout, capture_output=True, text=True, timeout=170)
-
-
-def test_every_command_explains_itself_with_an_example(checkout: Path) -> None:
+def test_every_command_explains_itself_with_an_example() -> None:
     for command in (
         "watch",
         "serve",
@@ -50,20 +42,40 @@ def test_every_command_explains_itself_with_an_example(checkout: Path) -> None:
         "psql",
         "run",
         "doctor",
-        "verify",
-        "bench",
+        "dev verify",
+        "dev carry",
+        "dev matrix",
+        "dev variant new",
+        "dev variant open",
+        "dev variant save",
+        "dev variant diff",
+        "dev handed-out",
+        "dev bench",
+        "dev drivers",
+        "dev new-lesson",
+        "dev flaky",
+        "dev notebook",
+        "dev vocabulary",
     ):
-        done = workbook(checkout, command, "--help")
-        assert done.returncode == 0
-        assert re.search(rf"Examples?: workbook {command}", done.stdout), command
+        done = CliRunner().invoke(app, [*command.split(), "--help"])
+        assert done.exit_code == 0
+        assert re.search(rf"Examples?: workbook {command}", done.output), command
 
 
 def test_the_map_follows_what_was_graded(checkout: Path) -> None:
+    shutil.copytree(checkout / "lessons/lesson_01", checkout / "lessons/lesson_01_backup")  # not a second lesson 01
     before = workbook(checkout).stdout
+    assert before.count("01  Sessions") == 1
     assert "▸ 00  Start here" in before
     assert "Next: lessons/lesson_00/README.md" in before
     shutil.copytree(checkout / "solutions/lesson_00/app", checkout / "lessons/lesson_00/app", dirs_exist_ok=True)
-    assert grade(checkout, "checks/lesson_00").returncode == 0
+    part = pytest_run("checks/lesson_00", "-k", "password", checkout=checkout)
+    assert part.returncode == 0
+    assert "Next" not in part.stdout
+    assert "1 of 8 checks pass, 7 not run\nRun all of them: pytest checks/lesson_00\n" in part.stdout
+    assert "▸ 00  Start here" in workbook(checkout).stdout
+    assert "does not pass yet" in workbook(checkout, "diff", "0").stderr
+    assert pytest_run("checks/lesson_00", checkout=checkout).returncode == 0
     after = workbook(checkout).stdout
     assert "✓ 00  Start here" in after
     assert "8/8" in after
@@ -93,6 +105,10 @@ def test_reset_keeps_a_copy_and_restores_what_was_handed_out(checkout: Path) -> 
     (lesson / "app/books.py").write_text("mine\n")
     (lesson / "app/extra.py").write_text("mine too\n")
     (lesson / "README.md").unlink()
+    (lesson / ".#books.py").symlink_to("nowhere")  # as emacs marks a file that it edits
+    commit(checkout, "mine")  # what was handed out is not what the last commit has
+    changes = workbook(checkout, "diff", "1", "--mine").stdout
+    assert "+++ yours/app/books.py" in changes and "+mine too" in changes
     assert workbook(checkout, "reset", "1", stdin="n\n").returncode == 1
     assert (lesson / "app/books.py").read_text() == "mine\n"
     done = workbook(checkout, "reset", "1", "--yes")
@@ -100,21 +116,76 @@ def test_reset_keeps_a_copy_and_restores_what_was_handed_out(checkout: Path) -> 
     assert (lesson / "app/books.py").read_text() == original
     assert (lesson / "README.md").exists()
     assert not (lesson / "app/extra.py").exists()
+    assert not (lesson / ".#books.py").is_symlink()
     [copy] = (checkout / ".workbook/kept").iterdir()
     assert (copy / "app/books.py").read_text() == "mine\n"
     assert (copy / "app/extra.py").read_text() == "mine too\n"
     assert copy.name in done.stdout
 
 
-def test_reset_without_history_changes_nothing(checkout: Path) -> None:
+def test_reset_restores_a_lesson_that_is_gone_in_a_copy_without_git(checkout: Path) -> None:
     (checkout / ".git").rename(checkout / ".git-away")
+    before = read_tree(checkout / "lessons/lesson_02")
+    shutil.rmtree(checkout / "lessons/lesson_02")
     try:
-        done = workbook(checkout, "reset", "1", "--yes")
-        assert done.returncode == 1
-        assert "nothing was changed" in done.stderr
-        assert (checkout / "lessons/lesson_01/app/books.py").exists()
+        assert "Restore the lesson with: workbook reset 2" in workbook(checkout, "hint", "2").stderr
+        assert workbook(checkout, "reset", "2", "--yes").returncode == 0
+        assert read_tree(checkout / "lessons/lesson_02") == before
     finally:
         (checkout / ".git-away").rename(checkout / ".git")
+
+
+def test_reset_inside_another_repository_restores_files_that_are_empty(checkout: Path) -> None:
+    (checkout / ".git").rename(checkout / ".git-away")
+    git(checkout.parent, "init", "-q")
+    lesson = checkout / "lessons/lesson_02"
+    before = read_tree(lesson)
+    try:
+        for name in before:
+            (lesson / name).write_bytes(b"")
+        git(checkout.parent, "add", str(lesson))
+        git(checkout.parent, "commit", "-q", "-m", "empty")
+        assert workbook(checkout, "reset", "2", "--yes").returncode == 0
+        assert read_tree(lesson) == before
+    finally:
+        shutil.rmtree(checkout.parent / ".git")
+        (checkout / ".git-away").rename(checkout / ".git")
+
+
+def test_reset_without_what_was_handed_out_changes_nothing_and_git_says_why_it_refuses(checkout: Path) -> None:
+    kept = checkout / "checks/lesson_03/handed_out.patch"
+    kept.rename(kept.with_suffix(".away"))
+    before = read_tree(checkout / "lessons/lesson_03")
+    try:
+        done = workbook(checkout, "reset", "3", "--yes", GIT_DIR="/nonexistent")  # as in a hook of another repository
+        assert done.returncode == 1
+        assert "Restore it with: git checkout -- checks/lesson_03/handed_out.patch" in done.stderr
+        refused = workbook(checkout, "reset", "3", "--yes", GIT_TEST_ASSUME_DIFFERENT_OWNER="1")
+        assert "git config --global --add safe.directory" in refused.stderr
+        assert read_tree(checkout / "lessons/lesson_03") == before
+    finally:
+        kept.with_suffix(".away").rename(kept)
+
+
+def git(folder: Path, *arguments: str) -> None:
+    subprocess.run(["git", "-c", "user.name=x", "-c", "user.email=x@x", *arguments], cwd=folder, check=True)
+
+
+def commit(folder: Path, message: str) -> None:
+    git(folder, "add", "-A")
+    git(folder, "commit", "-q", "-m", message)
+
+
+def test_without_solutions_nothing_promises_them(checkout: Path) -> None:
+    (checkout / "solutions").rename(checkout / "away")
+    try:
+        check = "test_a_created_book_is_returned_as_it_is_stored"
+        for _ in range(2):
+            Progress(checkout / ".workbook/progress.json").give_hint("lesson_02", check)
+        assert "This copy has no solutions." in workbook(checkout, "hint", "2", check).stdout
+        assert "There is no solutions/lesson_02 in this checkout" in workbook(checkout, "diff", "2").stderr
+    finally:
+        (checkout / "away").rename(checkout / "solutions")
 
 
 def test_psql_opens_on_the_lessons_tables(checkout: Path) -> None:
@@ -124,17 +195,17 @@ def test_psql_opens_on_the_lessons_tables(checkout: Path) -> None:
 
 
 def test_doctor_finds_what_the_lessons_need(checkout: Path) -> None:
-    done = workbook(checkout, "doctor")
+    done = workbook(checkout, "doctor", PGSSLMODE="require", PGTARGETSESSIONATTRS="read-only")  # for another server
     assert done.returncode == 0, done.stdout
-    assert "answers through the tap" in done.stdout
+    assert "responds through the proxy" in done.stdout
     broken = workbook(checkout, "doctor", DATABASE_URL="postgresql://nobody@127.0.0.1:1/none")
     assert broken.returncode == 1
-    assert "✗ PostgreSQL: No PostgreSQL server answers at 127.0.0.1:1" in broken.stdout
+    assert "✗ PostgreSQL: No PostgreSQL server responds at 127.0.0.1:1" in broken.stdout
 
 
 def test_an_unknown_lesson_and_a_broken_manifest_get_one_sentence(checkout: Path) -> None:
     unknown = workbook(checkout, "serve", "77")
-    there = ", ".join(str(lesson.number) for lesson in lessons())
+    there = ", ".join(str(lesson.number) for lesson in all_lessons())
     assert unknown.stderr.strip() == f"workbook: There is no lesson 77. Lessons: {there}."
     manifest = checkout / "lessons/lesson_01/lesson.toml"
     text = manifest.read_text()
@@ -147,6 +218,15 @@ def test_an_unknown_lesson_and_a_broken_manifest_get_one_sentence(checkout: Path
         manifest.write_text(text)
 
 
+def test_a_path_that_alembic_cannot_read_is_said(tmp_path: Path) -> None:
+    folder = tmp_path / "100% python"
+    folder.mkdir()
+    assert lesson_folder(folder, find_lesson(5)) == folder
+    (folder / "alembic.ini").touch()
+    with pytest.raises(WorkbookError, match="Move the folder to a path without %"):
+        lesson_folder(folder, find_lesson(5))
+
+
 async def test_serve_shows_each_request_with_its_statements(checkout: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -154,26 +234,23 @@ async def test_serve_shows_each_request_with_its_statements(checkout: Path) -> N
         port = taken.getsockname()[1]
         refused = await asyncio.to_thread(workbook, checkout, "serve", "1", "--port", str(port))
         assert f"Port {port} is taken" in refused.stderr
-    code = "import sys; sys.path.insert(0, '.'); from checks.kit.cli import main; main()"
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", code, "serve", "1", "--target", "solutions", "--port", str(port),
+        *WORKBOOK, "serve", "1", "--target", "solutions", "--port", str(port),
         cwd=checkout, stdout=asyncio.subprocess.PIPE, env=os.environ | {"PYTHONUNBUFFERED": "1"},
     )  # fmt: skip
     assert process.stdout is not None
     try:
-        printed = ""
         async with asyncio.timeout(60):
-            while "/docs" not in printed:
-                printed += (await process.stdout.readline()).decode()
+            printed = await read_until(process.stdout, "/docs")
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
-            assert (await client.get("/books/1")).status_code == 200
+            assert (await client.get("/books/1", params={"page": 2})).status_code == 200
         async with asyncio.timeout(60):
-            while "← 200 GET /books/1" not in printed:
-                printed += (await process.stdout.readline()).decode()
-        asked, answered = printed.index("→ GET /books/1"), printed.index("← 200 GET /books/1")
-        assert asked < printed.index("SELECT books.id") < answered
+            printed += await read_until(process.stdout, "← 200 GET /books/1?page=2")
+        sent, responded = printed.index("→ GET /books/1?page=2"), printed.index("← 200 GET /books/1?page=2")
+        assert sent < printed.index("  #1 opened") < printed.index("SELECT books.id") < responded
         process.send_signal(signal.SIGINT)
         rest = (await asyncio.wait_for(process.stdout.read(), 60)).decode()
+        assert "  #1 closed\n" in rest
         assert "It left after" in rest
         assert await process.wait() == 0
     finally:

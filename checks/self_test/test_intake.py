@@ -1,4 +1,4 @@
-"""What learners hand in is read as files, whoever made it; nothing in it is followed, run or believed."""
+"""Submissions are read as files, whoever made them; nothing in them is followed, run or trusted."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from checks.kit.catalogue import CatalogueError
-from checks.kit.submissions import archives, bundles, folders, sifting
-from checks.kit.submissions.folders import open_regular
-from checks.kit.submissions.intake import submissions
+from checks.kit.lessons.errors import WorkbookError
+from checks.kit.submissions.intake import archives, bundles, folders, select
+from checks.kit.submissions.intake.folders import open_regular
+from checks.kit.submissions.intake.read import submissions
 from checks.kit.submissions.model import Submission
 
 MAIN = "lessons/lesson_03/app/main.py"
@@ -56,7 +56,7 @@ def bundled(work: Path, path: Path, *what: str, branch: str = "main") -> Path:
     bundle = path.with_name(f"{path.name}.bundle")
     git(work, "init", "-q", "-b", branch)
     git(work, "add", "-Af", ".")
-    git(work, "-c", "user.name=x", "-c", "user.email=x@x", "commit", "-q", "-m", "handed in")
+    git(work, "-c", "user.name=x", "-c", "user.email=x@x", "commit", "-q", "-m", "submitted")
     git(work, "bundle", "create", "-q", str(bundle), *what)
     return bundle
 
@@ -91,7 +91,7 @@ def make(request: pytest.FixtureRequest) -> Make:
 
 
 @pytest.mark.parametrize("below", ["", "lessons/", "repo-main/lessons/", "homework/week 1/"])
-def test_lessons_are_found_wherever_they_are_in_a_hand_in(make: Make, below: str, tmp_path: Path) -> None:
+def test_lessons_are_found_wherever_they_are_in_a_submission(make: Make, below: str, tmp_path: Path) -> None:
     make(tmp_path / "jane", lesson(f"{below}lesson_03") | lesson(f"{below}lesson_04") | lesson(f"{below}lesson_05"))
     got = only(tmp_path)
     assert (got.learner, got.lessons, got.notes) == ("jane", {3: LESSON, 4: LESSON}, ())
@@ -124,14 +124,14 @@ def test_of_several_folders_one_is_taken_and_a_note_says_which(make: Make, tmp_p
 @pytest.mark.parametrize(
     "files", [{"essay.txt": b"-"}, lesson("lessons/lesson_05"), {"x/lesson_03": b"a file", "x/lessons": b"-"}]
 )
-def test_a_hand_in_without_a_lesson_is_still_a_submission(make: Make, files: dict[str, bytes], tmp_path: Path) -> None:
+def test_a_submission_without_a_lesson_is_read(make: Make, files: dict[str, bytes], tmp_path: Path) -> None:
     make(tmp_path / "jane", files)
     got = only(tmp_path)
     assert (got.learner, got.lessons) == ("jane", {})
     assert got.notes[-1].startswith("No lesson to grade was found in it.")
 
 
-def test_a_folder_of_hand_ins_is_a_learner_per_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_of_submissions_has_a_learner_per_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     place = tmp_path / "week 3"
     as_folder(place / "Zoe", lesson("lessons/lesson_03"))
@@ -140,17 +140,17 @@ def test_a_folder_of_hand_ins_is_a_learner_per_entry(tmp_path: Path, monkeypatch
     as_folder(place, {"grades.csv": b"-", ".DS_Store": b"-", ".hidden/lesson_03/a.py": b"-", "ann.tar.gz": b"-"})
     os.mkfifo(place / "pipe.zip")
     (place / "link").symlink_to(tmp_path / "work")
-    told: list[str] = []
-    got = submissions([Path("week 3")], {3}, told.append)
+    skipped: list[str] = []
+    got = submissions([Path("week 3")], {3}, skipped.append)
     assert [(each.learner, each.source) for each in got] == [
         ("adam", "week 3/adam.ZIP"), ("ann", "week 3/ann.tar.gz"), ("Mia", "week 3/Mia.bundle"), ("Zoe", "week 3/Zoe"),
     ]  # fmt: skip
     assert all(each.lessons == {3: LESSON} for each in got if each.learner != "ann")
     assert got[1].notes == ("It is a .gz file. Ask for a folder, a .zip or a git .bundle.",)
-    assert [line.removeprefix("week 3/") for line in told] == [
-        "grades.csv is no folder, .zip or .bundle and was passed over.",
-        "link is a symbolic link and was passed over.",
-        "pipe.zip is a named pipe and was passed over.",
+    assert [line.removeprefix("week 3/") for line in skipped] == [
+        "grades.csv is not a folder, .zip or .bundle and was skipped.",
+        "link is a symbolic link and was skipped.",
+        "pipe.zip is a named pipe and was skipped.",
     ]
 
 
@@ -201,7 +201,7 @@ def test_learners_of_the_same_name_are_kept_apart(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize(
-    ("raw", "name"),
+    ("file_name", "name"),
     [
         (b"\x1b]0;owned\x07\x1b[2Jeve", "�]0;owned��[2Jeve"),
         (b"<script>alert('1')&amp;", "<script>alert('1')&amp;"),
@@ -212,32 +212,32 @@ def test_learners_of_the_same_name_are_kept_apart(tmp_path: Path, monkeypatch: p
         ("Zoë \N{SNOWMAN} من".encode(), "Zoë ☃ من"),
     ],
 )
-def test_names_may_be_anything(raw: bytes, name: str, tmp_path: Path) -> None:
-    as_folder(tmp_path / os.fsdecode(raw), lesson("lesson_03") | {os.fsdecode(b"lesson_04/\x1b[31m.py"): b"-"})
-    as_zip(tmp_path / os.fsdecode(raw), lesson("lesson_03"))
-    as_folder(tmp_path, {os.fsdecode(raw[:200] + b".txt"): b"-"})
-    told: list[str] = []
-    folder, archive = submissions([tmp_path], {3, 4}, told.append)
+def test_names_may_be_anything(file_name: bytes, name: str, tmp_path: Path) -> None:
+    as_folder(tmp_path / os.fsdecode(file_name), lesson("lesson_03") | {os.fsdecode(b"lesson_04/\x1b[31m.py"): b"-"})
+    as_zip(tmp_path / os.fsdecode(file_name), lesson("lesson_03"))
+    as_folder(tmp_path, {os.fsdecode(file_name[:200] + b".txt"): b"-"})
+    skipped: list[str] = []
+    folder, archive = submissions([tmp_path], {3, 4}, skipped.append)
     assert (folder.learner, archive.learner) == (name, f"{name} ({name}.zip)")
     assert folder.lessons == archive.lessons == {3: LESSON}
     assert folder.notes[0].startswith("lesson_04/�[31m.py has control characters")
     assert folder.source.endswith(name)
-    assert told[0].isprintable()
+    assert skipped[0].isprintable()
 
 
-def test_a_path_that_is_no_hand_in_is_one_sentence(tmp_path: Path) -> None:
+def test_a_path_that_is_no_submission_is_one_sentence(tmp_path: Path) -> None:
     as_folder(tmp_path, {"essay.txt": b"-", "empty/.hidden": b"-"})
     os.mkfifo(tmp_path / "pipe.zip")
     (tmp_path / "circle").symlink_to("circle")
-    said = {}
+    messages = {}
     for name in ("nowhere.zip", "essay.txt", "empty", "pipe.zip", "essay.txt/x", "circle", "nul\0"):
-        with pytest.raises(CatalogueError, match="Give a folder of hand-ins") as raised:
+        with pytest.raises(WorkbookError, match="Give a folder of submissions") as raised:
             submissions([tmp_path / name], {3})
-        said[name] = str(raised.value).removeprefix(f"{tmp_path}/").partition(". Give")[0]
-    assert said["nowhere.zip"] == "nowhere.zip is not there"
-    assert said["essay.txt"] == "essay.txt is nothing that can be graded"
-    assert said["empty"] == "empty holds no hand-ins"
-    assert said["pipe.zip"] == "pipe.zip is nothing that can be graded"
+        messages[name] = str(raised.value).removeprefix(f"{tmp_path}/").partition(". Give")[0]
+    assert messages["nowhere.zip"] == "nowhere.zip does not exist"
+    assert messages["essay.txt"] == "essay.txt is not a submission"
+    assert messages["empty"] == "empty holds no submissions"
+    assert messages["pipe.zip"] == "pipe.zip is not a submission"
 
 
 LINKS = {
@@ -352,8 +352,10 @@ def test_a_file_beyond_the_limits_is_left_out(make: Make, tmp_path: Path) -> Non
     ]
 
 
-def test_a_hand_in_beyond_the_limits_gives_nothing(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sifting, "HAND_IN_FILES", 20)
+def test_a_submission_beyond_the_limits_gives_nothing(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(select, "MAX_SUBMISSION_FILES", 20)
     for name, content, count in (("many", b"", 21), ("heavy", b"\0" * 1_900_000, 11)):
         files = {f"lesson_03/{number}.py": content for number in range(count)} | lesson("lesson_04")
         got = only(make(tmp_path / name, files))
@@ -365,8 +367,8 @@ def test_a_hand_in_beyond_the_limits_gives_nothing(make: Make, tmp_path: Path, m
 
 
 def test_a_crowd_of_entries_is_not_looked_through(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (folders, sifting):
-        monkeypatch.setattr(module, "ENTRIES", 20)
+    for module in (folders, select):
+        monkeypatch.setattr(module, "MAX_ENTRIES", 20)
     crowd = {f"data/{number}": b"" for number in range(21)}
     got = only(make(tmp_path / "jane", lesson("lesson_03") | crowd))
     assert got.lessons == {}
@@ -432,7 +434,7 @@ def test_a_zip_bomb_is_not_unpacked(size: int, tmp_path: Path) -> None:
 
 
 def test_a_zip_that_unpacks_for_ever_into_nothing_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archives, "HAND_IN_BYTES", 1_000_000)
+    monkeypatch.setattr(archives, "MAX_SUBMISSION_BYTES", 1_000_000)
     nothing = b"\0\0\0\xff\xff" * 1_000_000
     got = only(raw_zip(tmp_path / "eve.zip", [(f"lesson_03/{n}.py", nothing, 9, 1) for n in range(9)]))
     assert got.lessons == {}
@@ -440,12 +442,12 @@ def test_a_zip_that_unpacks_for_ever_into_nothing_ends(tmp_path: Path, monkeypat
 
 
 def test_a_table_of_contents_is_read_within_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archives._Frugal, "allowance", 100_000)
+    monkeypatch.setattr(archives._LimitedFile, "allowance", 100_000)
     got = only(raw_zip(tmp_path / "eve.zip", [(f"lesson_03/{n}", b"\3\0", 0, 0) for n in range(2_000)]))
     assert "more than can be looked through" in got.notes[0]
 
 
-def test_paths_in_a_zip_stay_in_the_hand_in(tmp_path: Path) -> None:
+def test_paths_in_a_zip_stay_in_the_submission(tmp_path: Path) -> None:
     names = (
         "../../lesson_03/a.py", "lessons/lesson_03/../../../a.py", "/lessons/lesson_03/b.py", "C:/lesson_03/c.py",
         "lesson_03/D:d.py", "\\\\host\\lesson_03\\e.py",
@@ -496,7 +498,7 @@ def test_a_zip_entry_that_cannot_be_read_spoils_its_lesson(options: dict[str, in
 def test_a_damaged_file_is_a_note(tmp_path: Path) -> None:
     for make in (as_zip, as_bundle):
         whole = make(tmp_path / "whole", lesson("lesson_03")).read_bytes()
-        for name, data in (("cut", whole[:-30]), ("text", b"PK is what I handed in\n"), ("empty", b"")):
+        for name, data in (("cut", whole[:-30]), ("text", b"PK is what I submitted\n"), ("empty", b"")):
             path = tmp_path / f"{name}.{make.__name__.removeprefix('as_')}"
             path.write_bytes(data)
             got = only(path)
@@ -592,7 +594,7 @@ class Pack:
         return path
 
 
-def test_a_tree_that_git_would_not_write_stays_in_the_hand_in(tmp_path: Path) -> None:
+def test_a_tree_that_git_would_not_write_stays_in_the_submission(tmp_path: Path) -> None:
     pack = Pack()
     blob = pack.add("blob", b"-")
     names = ("..", "../../x.py", ".git", "a.py", "a\x1bb.py", "\\x.py", "/x.py")
@@ -612,7 +614,7 @@ def test_a_tree_that_git_would_not_write_stays_in_the_hand_in(tmp_path: Path) ->
 
 
 def test_a_tree_of_a_billion_files_is_not_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bundles, "LIST_BYTES", 1_000_000)
+    monkeypatch.setattr(bundles, "MAX_LISTING_BYTES", 1_000_000)
     pack = Pack()
     below, mode = pack.add("blob", b"-"), "100644"
     for _ in range(9):
@@ -644,16 +646,16 @@ def test_git_that_hangs_is_a_note_and_without_git_nothing_begins(
     bundle = as_bundle(tmp_path / "jane", lesson("lesson_03"))
     fake = as_folder(tmp_path / "bin", {"git": b"#!/bin/sh\nsleep 4321 & wait\n"}) / "git"
     fake.chmod(0o755)
-    monkeypatch.setattr(bundles, "SECONDS", 1)
+    monkeypatch.setattr(bundles, "MAX_SECONDS", 1)
     monkeypatch.setenv("PATH", str(fake.parent), prepend=":")
     assert only(bundle).notes == ("git needed more than 1 s for it. Ask for a .zip instead.",)
     assert not [each for each in psutil.process_iter(["cmdline"]) if each.info["cmdline"] == ["sleep", "4321"]]
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(CatalogueError, match="no git to read them with"):
+    with pytest.raises(WorkbookError, match="git is not installed"):
         only(bundle)
 
 
-def test_where_each_path_is_one_hand_in_there_is_always_a_submission(tmp_path: Path) -> None:
+def test_where_each_path_is_one_submission_there_is_always_a_submission(tmp_path: Path) -> None:
     """As an autograder needs it, whatever a learner sent."""
     (tmp_path / "nothing").mkdir()
     sent = [tmp_path / "nothing", as_folder(tmp_path / "docs and main", {"docs/a.md": b"", "main.py": b""})]

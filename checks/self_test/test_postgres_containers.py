@@ -25,7 +25,7 @@ def free_port() -> int:
 @pytest.fixture
 async def listening(server: Server) -> AsyncIterator[int]:
     """A TCP port that leads to the live server, as a published port leads into a container."""
-    from checks.kit.wire import open_tap
+    from checks.kit.wire import open_proxy
 
     admin = await server.connect()
     if not await admin.fetchval("SELECT rolsuper FROM pg_roles WHERE rolname = current_user"):
@@ -37,7 +37,7 @@ async def listening(server: Server) -> AsyncIterator[int]:
     await admin.execute("CREATE ROLE bookshop LOGIN SUPERUSER PASSWORD 'bookshop'")
     await admin.execute("CREATE DATABASE bookshop OWNER bookshop")
     try:
-        async with open_tap(server.address) as wire:
+        async with open_proxy(server.address) as wire:
             yield wire.port
     finally:
         await admin.execute("DROP DATABASE bookshop WITH (FORCE)")
@@ -73,7 +73,7 @@ def test_no_docker_engine(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=environ, cwd=tmp_path, check=True
     )
-    assert "no Docker engine answers" in done.stdout
+    assert "no Docker engine responds" in done.stdout
     assert "unset WORKBOOK_POSTGRES" in done.stdout
 
 
@@ -90,9 +90,10 @@ def engine() -> bool:
     return True
 
 
+@pytest.mark.docker
 async def test_a_container_of_our_own() -> None:
     if not await asyncio.to_thread(engine):
-        pytest.skip("no Docker engine answers")
+        pytest.skip("no Docker engine responds")
     server = await asyncio.to_thread(find, Path(), {"WORKBOOK_POSTGRES": "docker"})
     try:
         assert "container" in server.summary

@@ -1,4 +1,4 @@
-"""Fresh databases: an ordinary owner, templates, emptying, and sweeping up after dead runs."""
+"""Fresh databases: an ordinary owner, templates, emptying, and dropping those of dead runs."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ import asyncpg
 import pytest
 from sqlalchemy import make_url
 
-from checks.kit.postgres import Database, Server
-from checks.kit.postgres.server import MARK, sweep
+from checks.kit.postgres import Database, Login, Server
+from checks.kit.postgres.databases import OWNED_COMMENT, drop_dead_databases
 
 SCHEMA = """
 CREATE TABLE author (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text NOT NULL);
-CREATE TABLE book (id serial PRIMARY KEY, author_id bigint REFERENCES author, title text);
+CREATE TABLE book (id serial PRIMARY KEY, author_id bigint REFERENCES author, title text, shelf varchar(13));
+CREATE TRIGGER keep BEFORE UPDATE ON book FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger();
 """
 
 
@@ -49,7 +50,7 @@ async def test_an_ordinary_role_owns_everything(server: Server) -> None:
         assert {owner for (owner,) in owners} == {database.role}
 
 
-async def test_every_database_is_empty_and_a_stranger_to_the_others(server: Server) -> None:
+async def test_every_database_is_empty_and_apart_from_the_others(server: Server) -> None:
     async with server.databases(SCHEMA, "test") as databases:
         one, two = await asyncio.gather(databases.fresh(), databases.fresh())
         await one.admin.execute("INSERT INTO author (name) VALUES ('Mary')")
@@ -112,6 +113,22 @@ async def test_reset_empties_every_table_and_ends_every_other_connection(server:
         assert await database.admin.fetchval("INSERT INTO book (author_id) VALUES (1) RETURNING id") == 1
 
 
+async def test_reset_leaves_tables_as_they_were_made(server: Server) -> None:
+    """The next check's plans and order of rows must not depend on the rows of the one before."""
+    facts = (
+        "SELECT relname, relpages, reltuples, relallvisible, pg_relation_size(oid), "
+        "CASE relkind WHEN 'S' THEN pg_sequence_last_value(oid) END "
+        "FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'S') ORDER BY relname"
+    )
+    many = "INSERT INTO author (name) SELECT repeat('x', 900) FROM generate_series(1, 5000)"
+    async with server.database(SCHEMA, "test") as database:
+        made = await database.admin.fetch(facts)
+        for rows in ("INSERT INTO author (name) VALUES ('Mary'), ('Jane')", many):
+            await database.admin.execute(f"{rows}; INSERT INTO book (author_id) VALUES (1); ANALYZE")
+            assert await database.reset()
+            assert await database.admin.fetch(facts) == made
+
+
 async def test_a_database_that_was_given_back_comes_back_empty(server: Server) -> None:
     async with server.databases(SCHEMA, "test") as databases:
         first = await databases.fresh()
@@ -126,7 +143,8 @@ async def test_a_database_that_was_given_back_comes_back_empty(server: Server) -
     "change",
     ["CREATE TABLE more ()", "ALTER TABLE author DROP COLUMN name", "ALTER TABLE author ALTER name SET DEFAULT 'x'",
      "CREATE INDEX ON author (name)", "CREATE TYPE colour AS ENUM ('red')",
-     "CREATE FUNCTION f() RETURNS int LANGUAGE sql RETURN 1"],
+     "CREATE FUNCTION f() RETURNS int LANGUAGE sql RETURN 1", "ALTER TABLE book DISABLE TRIGGER keep",
+     "ALTER TABLE book ALTER shelf TYPE varchar(17)"],
 )  # fmt: skip
 async def test_a_database_whose_tables_were_changed_does_not_come_back(server: Server, change: str) -> None:
     async with server.databases(SCHEMA, "test") as databases:
@@ -151,7 +169,7 @@ async def test_a_clone_waits_for_the_next_run_and_comes_empty_and_unchanged(serv
             oids.append(await database.admin.fetchval("SELECT oid FROM pg_database WHERE datname = current_database()"))
             await database.admin.execute(change)
             databases.give_back(database)
-    assert oids[0] == oids[1] != oids[2]  # rows are taken out of it, changed tables are not mended
+    assert oids[0] == oids[1] != oids[2]  # rows are taken out of it, changed tables are not restored
     admin = await server.connect()
     try:
         template = "workbook_template_" + hashlib.sha256(f"{database.role}\0{schema}".encode()).hexdigest()[:16]
@@ -171,18 +189,18 @@ async def server_has(server: Server, name: str) -> bool:
 
 async def test_another_role_acts_as_the_usual_one_and_leaves_nothing(server: Server) -> None:
     async with server.database(SCHEMA, "test") as database:
-        async with database.another_role("p@ss%w:rd/'") as role:
-            url = database.url("h", 1, role=role, password="p@ss%w:rd/'")
-            assert url.startswith(f"postgresql+asyncpg://{role}:p%40ss%25w%3Ard%2F%27@h:1/")
+        async with database.another_role("p@ss%w:rd/'") as login:
+            url = database.url("h", 1, login=login)
+            assert url.startswith(f"postgresql+asyncpg://{login.role}:p%40ss%25w%3Ard%2F%27@h:1/")
             address = server.address
             app = await asyncpg.connect(
-                host=address.host, port=address.port, user=role, password="p@ss%w:rd/'", database=database.name
+                host=address.host, port=address.port, user=login.role, password=login.password, database=database.name
             )
             await app.execute("CREATE TABLE mine ()")
             await app.close()
             owner = await database.admin.fetchval("SELECT tableowner FROM pg_tables WHERE tablename = 'mine'")
             assert owner == database.role
-        assert not await database.admin.fetchval("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", role)
+        assert not await database.admin.fetchval("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", login.role)
 
 
 async def test_databases_go_even_with_an_app_in_the_middle_of_a_transaction(server: Server) -> None:
@@ -197,7 +215,7 @@ async def test_databases_go_even_with_an_app_in_the_middle_of_a_transaction(serv
         app.terminate()
 
 
-async def test_dead_runs_are_swept_and_nothing_else(server: Server, tmp_path: Path) -> None:
+async def test_databases_of_dead_runs_are_dropped_and_nothing_else(server: Server, tmp_path: Path) -> None:
     code = (
         "import asyncio, os, sys\nfrom pathlib import Path\nfrom checks.kit.postgres import find\n"
         "async def main():\n"
@@ -214,31 +232,31 @@ async def test_dead_runs_are_swept_and_nothing_else(server: Server, tmp_path: Pa
     admin = await server.connect()
     maintenance = await admin.fetchval("SELECT current_database()")
     token = "0123456789abcdef"
-    strangers = [f"workbook_theirs_1_{token}", f"workbook_other_1_{token}", f"shop_1_{token}"]
+    others = [f"workbook_theirs_1_{token}", f"workbook_other_1_{token}", f"shop_1_{token}"]
     try:
-        for name in strangers:
+        for name in others:
             await admin.execute(f'DROP DATABASE IF EXISTS "{name}"')
             await admin.execute(f'CREATE DATABASE "{name}"')
-        await admin.execute(f"COMMENT ON DATABASE \"{strangers[1]}\" IS 'my own notes'")
-        await admin.execute(f"COMMENT ON DATABASE \"{strangers[2]}\" IS '{MARK} {maintenance}'")
+        await admin.execute(f"COMMENT ON DATABASE \"{others[1]}\" IS 'my own notes'")
+        await admin.execute(f"COMMENT ON DATABASE \"{others[2]}\" IS '{OWNED_COMMENT} {maintenance}'")
         async with server.database(SCHEMA, "test") as alive:
-            await sweep(admin, maintenance)
+            await drop_dead_databases(admin, maintenance)
             assert await there(admin, left), "its run still lives"
             dead.kill()
             dead.wait()
             while await admin.fetchval("SELECT count(*) FROM pg_stat_activity WHERE datname = $1", left):
                 await asyncio.sleep(0.01)  # the server notices a dead client in its own time
             for _ in range(1000):
-                await sweep(admin, maintenance)
+                await drop_dead_databases(admin, maintenance)
                 if not await there(admin, left):
                     break
                 await asyncio.sleep(0.01)
             assert not await there(admin, left)
             assert await alive.admin.fetchval("SELECT count(*) FROM author") == 0
-            assert all([await there(admin, name) for name in strangers])
+            assert all([await there(admin, name) for name in others])
     finally:
         dead.kill()
-        for name in strangers:
+        for name in others:
             await admin.execute(f'DROP DATABASE IF EXISTS "{name}"')
         await admin.close()
         dead.communicate()
@@ -250,7 +268,7 @@ async def there(admin: asyncpg.Connection, name: str) -> bool:
 
 async def test_urls_survive_every_character(server: Server) -> None:
     async with server.database("", "test") as real:
-        odd = Database("a/b?c=ü", "r@le:x", "p%4 /:@#ß+&", real.admin)
+        odd = Database("a/b?c=ü", Login("r@le:x", "p%4 /:@#ß+&"), real.admin)
         for scheme in ("postgresql+asyncpg", "postgresql", "postgresql+psycopg"):
             url = make_url(odd.url("127.0.0.1", 5555, scheme))
             assert (url.username, url.password, url.database) == (odd.role, odd.password, odd.name)

@@ -10,14 +10,19 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import asyncpg
 import pytest
 
+from checks.kit.lessons.short_folder import short_temporary_folder
 from checks.kit.postgres import PostgresUnavailable, Server, find
+from checks.kit.postgres.advice import advice
+from checks.kit.postgres.find import data_folder
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="file locks and Unix sockets")
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
@@ -115,6 +120,10 @@ def test_first_start_makes_a_fast_private_utc_server(folder: Path) -> None:
             assert ask(server, f"SHOW {setting}") == value
         assert ask(server, "SELECT upper('bücher')") == "BÜCHER"
         assert ask(server, "SHOW server_encoding") == "UTF8"
+        with pytest.raises(asyncpg.InvalidPasswordError):  # as a server elsewhere would
+            asyncio.run(
+                asyncpg.connect(host=server.address.host, port=server.address.port, user="postgres", password="x")
+            )
         assert server.binaries is not None
         assert (server.binaries / "psql").exists()
 
@@ -210,6 +219,29 @@ def test_a_stale_pid_file_that_names_somebody_else(folder: Path) -> None:
         sleeper.wait()
 
 
+def test_a_stale_pid_file_that_names_somebody_elses_server(folder: Path) -> None:
+    """After a restart of the machine another PostgreSQL may have the number of ours."""
+    for name in ("ours", "theirs"):
+        (folder / name).mkdir()
+    with held(folder / "theirs") as theirs:
+        data = home(folder / "ours") / "postgres"
+        data.mkdir(parents=True)
+        shutil.copy(home(folder / "theirs") / "postgres" / "postmaster.pid", data)
+        with held(folder / "ours") as ours:
+            assert ask(ours, "SHOW data_directory") == str(data)
+        assert ask(theirs, "SELECT 1") == 1
+
+
+@pytest.mark.slow
+def test_data_of_a_workbook_that_had_no_password_is_made_again(folder: Path) -> None:
+    older = Holder(folder)
+    older.holds()
+    (home(folder) / "password").unlink()
+    with held(folder) as server:
+        assert ask(server, "SELECT 1") == 1
+    older.kill()
+
+
 @pytest.mark.parametrize("ruin", ["half an initdb", "older major version", "no pg_control", "empty pid file"])
 def test_data_that_cannot_be_used_is_made_again(folder: Path, ruin: str) -> None:
     with held(folder):
@@ -248,12 +280,20 @@ def command(number: int) -> str:
     return "" if "<defunct>" in done.stdout else done.stdout
 
 
-def test_a_path_too_long_for_a_socket(folder: Path) -> None:
-    root = folder / ("a-very-long-name-" * 6)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("a-very-long-name-" * 6, marks=pytest.mark.slow),
+        pytest.param("Spring 2026, group 3", marks=pytest.mark.slow),
+        "工" * 22,
+    ],
+)
+def test_a_path_that_is_no_good_for_a_socket(folder: Path, name: str) -> None:
+    root = folder / name
     root.mkdir()
     with held(root) as server:
         assert server.address.socket_path is not None
-        assert len(server.address.socket_path) < 100
+        assert len(os.fsencode(server.address.socket_path)) < 100
         assert ask(server, "SELECT 1") == 1
 
 
@@ -274,6 +314,38 @@ def test_a_folder_that_cannot_be_written_is_said(folder: Path) -> None:
     (folder / ".workbook").write_text("a file where a folder should be")
     with pytest.raises(PostgresUnavailable, match=r"cannot be set up in .*\.workbook"):
         find(folder, {})
+
+
+def test_the_advice_fits_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "WORKBOOK_DATA=~/.bookshop" in advice(tmp_path / "not made yet")
+    assert "path with $. Move the checkout" in advice(tmp_path, tmp_path / "$HOME" / "bin")
+    (tmp_path / "closed").mkdir(mode=0o500)
+    if os.geteuid() != 0:
+        assert "You may not write there" in advice(tmp_path / "closed" / "data")
+    monkeypatch.setattr(os, "geteuid", lambda: 2**31 - 17)
+    assert "no entry in /etc/passwd" in advice(tmp_path)
+
+
+def test_the_data_folder_may_be_relative_or_below_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    monkeypatch.chdir(tmp_path)
+    assert data_folder({"WORKBOOK_DATA": "~/data"}) == tmp_path / "me" / "data"
+    assert data_folder({"WORKBOOK_DATA": "data"}) == tmp_path / "data"
+    assert data_folder({}) is None
+    with pytest.raises(PostgresUnavailable, match="no such home folder"):
+        data_folder({"WORKBOOK_DATA": "~nobody-has-this-name/data"})
+
+
+@pytest.mark.parametrize("folder", ["x" * 90, "工" * 30, "a, b"])
+def test_sockets_are_in_tmp_where_the_folder_for_temporary_files_is_no_good(
+    folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", f"/var/{folder}")
+    assert short_temporary_folder() == Path("/tmp")
+    monkeypatch.setattr(tempfile, "tempdir", "/var/tmp")
+    assert short_temporary_folder() == Path("/var/tmp")
 
 
 @as_root

@@ -274,7 +274,7 @@ async def test_nobody_answers(own: Own) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         text = await refusal(f"postgresql://a:b@127.0.0.1:{probe.getsockname()[1]}/c")
-    assert "No PostgreSQL server answers at 127.0.0.1" in text
+    assert "No PostgreSQL server responds at 127.0.0.1" in text
     assert "unset DATABASE_URL" in text
 
 
@@ -314,7 +314,7 @@ async def test_a_database_that_does_not_exist(own: Own) -> None:
 
 
 async def test_a_server_that_is_too_old(own: Own, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["checks.kit.postgres.find"], "OLDEST", 99)
+    monkeypatch.setattr(sys.modules["checks.kit.postgres.find"], "MIN_VERSION", 99)
     text = await refusal(own.url())
     assert "; 99 or newer is needed" in text
 
@@ -329,14 +329,14 @@ async def test_a_server_that_is_too_old(own: Own, monkeypatch: pytest.MonkeyPatc
         ("postgresql://a:b@one:1,two:2/c", "host:5432"),
         ("postgresql://a:p[x@localhost/c", "%5B for ["),
         ("postgresql://a:b@localhost/c?sslmode=always", "sslmode=always"),
-        ("postgresql://a:b@" + "x" * 70 + "/c", "No PostgreSQL server answers"),
+        ("postgresql://a:b@" + "x" * 70 + "/c", "No PostgreSQL server responds"),
     ],
 )
 async def test_urls_that_cannot_be_meant(url: str, part: str) -> None:
     assert part in await refusal(url)
 
 
-async def test_a_role_that_may_not_create_databases_and_the_command_that_mends_it(own_tls: Own) -> None:
+async def test_a_role_that_may_not_create_databases_and_the_command_that_helps(own_tls: Own) -> None:
     url = own_tls.url("nobody", sslmode="require")
     text = await refusal(url)
     command = 'ALTER ROLE "nobody" CREATEDB;'

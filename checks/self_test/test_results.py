@@ -15,18 +15,21 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from checks.kit.catalogue import Lesson, lesson
+from checks.kit.lessons.lesson import Lesson, find_lesson
 from checks.kit.report import terminal
-from checks.kit.report.model import Crossing, Finding, Outcome, Place, Report, Result
-from checks.kit.submissions import insight, results
-from checks.kit.submissions.gradescope import slugs
-from checks.kit.submissions.model import Gradebook, Graded, Mark, Submission
-from checks.kit.submissions.page import page
-from checks.kit.submissions.text import verdict_text, visible
+from checks.kit.report.model import Finding, Outcome, Place, Report, Result
+from checks.kit.report.safe_text import display_text
+from checks.kit.submissions.model import Grade, Gradebook, LearnerGrades, Submission
+from checks.kit.submissions.results import statistics, write
+from checks.kit.submissions.results.gradescope import slugs
+from checks.kit.submissions.results.page import page
+from checks.kit.submissions.results.text import verdict_text
+from checks.kit.testbed.evidence import Evidence, Line
 
 BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), "")
 
-START, SESSIONS = lesson(0), lesson(1)
+START, SESSIONS = find_lesson(0), find_lesson(1)
+SECOND = len(SESSIONS.checks)
 SCRIPT = "</pre></style><script>document.title='owned'</script><img src=x onerror=document.title='owned'>"
 ESCAPES = "\x1b[2J\x1b]0;owned\x07 \x00\x9b31m \ud800 \u202egnp.exe\u2066 \uffff &amp;"
 UNSEEN = "\ud800\u202e\u2066\uffff"
@@ -45,61 +48,67 @@ NAMES = [
 ]
 
 
-def a_report(its: Lesson, failed: dict[int, str] | None = None, blocked: dict[int, str] | None = None) -> Report:
+def a_report(lesson: Lesson, failed: dict[int, str] | None = None, blocked: dict[int, str] | None = None) -> Report:
     """A report in which the checks at these places fail, with what happened, or were not run, with what they need."""
     made = []
-    for place, entry in enumerate(its.checks):
-        result = Result(entry.name, its.titles[entry.name], seconds=0.25)
+    for place, entry in enumerate(lesson.checks):
+        result = Result(entry.name, lesson.titles[entry.name], seconds=0.25)
         if failed and place in failed:
             result.outcome = Outcome.FAILED
             result.finding = Finding(failed[place], f"It matters. {ESCAPES}", "A section")
-            result.did = ["POST /books → 201", ESCAPES]
-            result.wire = [Crossing(1, f"SELECT {number} {SCRIPT}", "ok") for number in range(20)]
-            result.places = [Place(f"lessons/{its.name}/app/main.py", 7, "f", f"ValueError: {ESCAPES}")]
-            result.log = f"Traceback\n\tindented by a tab\r\n{SCRIPT} {ESCAPES}\n" + "long " * 60
+            result.steps = ["POST /books → 201", ESCAPES]
+            statements = [Line(f"SELECT {number} {SCRIPT}", "#1", "ok") for number in range(20)]
+            log = ["Traceback", "\tindented by a tab", f"{SCRIPT} {ESCAPES}", "long " * 60]
+            result.evidence = [
+                Evidence("On the wire", statements),
+                Evidence(f"What {ESCAPES} printed", [Line(line) for line in log]),
+            ]
+            result.places = [Place(f"lessons/{lesson.name}/app/main.py", 7, "f", f"ValueError: {ESCAPES}")]
         elif blocked and place in blocked:
             result.outcome, result.blocked_by = Outcome.BLOCKED, blocked[place]
         made.append(result)
-    return Report(its.number, its.title, f"lessons/{its.name}", f"notebooks/{its.name}.ipynb", "PostgreSQL 18", made)
+    return Report(
+        lesson.number, lesson.title, f"lessons/{lesson.name}", f"notebooks/{lesson.name}.ipynb", "PostgreSQL 18", made
+    )
 
 
 def a_class(names: list[str], seconds: float = 3.5) -> Gradebook:
-    """Everybody passes lesson 00 and hands nothing else in."""
-    book = Gradebook([START, SESSIONS], "PostgreSQL 18", "bubblewrap: no network", "0123456789ab")
+    """Everybody passes lesson 00 and submits nothing else."""
+    gradebook = Gradebook([START, SESSIONS], "PostgreSQL 18", "bubblewrap: no network", "0123456789ab")
     for name in names:
-        marks = {0: Mark(a_report(START), seconds)}
-        book.graded.append(Graded(Submission(name, f"hand-ins/{name}.zip", {0: {}}), marks))
-    return book
+        grades = {0: Grade(a_report(START), seconds)}
+        gradebook.learners.append(LearnerGrades(Submission(name, f"submissions/{name}.zip", {0: {}}), grades))
+    return gradebook
 
 
-def a_book(seconds: float = 3.5) -> Gradebook:
-    """A class whose first learner attacks, whose second was stopped, and whose last has a lesson without a mark."""
-    book = a_class(NAMES, seconds)
-    first, second, *_, last = book.graded
+def a_gradebook(seconds: float = 3.5) -> Gradebook:
+    """A class whose first learner attacks, whose second was stopped, and whose last has a lesson without a grade."""
+    gradebook = a_class(NAMES, seconds)
+    first, second, *_, last = gradebook.learners
     failed = {2: f"GET /health → 500 {SCRIPT} {ESCAPES}", 3: "=cmd|' /C calc'!A0"}
     sessions = a_report(SESSIONS, {0: "After 51 requests 500"}, {4: SCRIPT})
-    first.marks = {1: Mark(sessions, 9.0), 0: Mark(a_report(START, failed), 2.0)}
+    first.grades = {1: Grade(sessions, 9.0), 0: Grade(a_report(START, failed), 2.0)}
     first.submission = Submission(NAMES[0], SCRIPT, {0: {}, 1: {}}, (f"left out: {SCRIPT}", ESCAPES))
     why = "it took more than 300 s"
-    second.marks = {0: Mark(a_report(START, {2: "x"}, dict.fromkeys(range(3, 8), why)), 300.0, why)}
+    second.grades = {0: Grade(a_report(START, {2: "x"}, dict.fromkeys(range(3, 8), why)), 300.0, why)}
     last.submission = Submission(NAMES[-1], "z", {0: {}, 1: {}})
-    return book
+    return gradebook
 
 
 @pytest.mark.parametrize("width", [80, 40, 132])
 def test_text_is_what_the_learner_sees(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORKBOOK_PLAIN", raising=False)
     report = a_report(SESSIONS, {0: "书店 " * 40, 5: "word " * 50, 7: "tab\there"}, {9: "an app that starts"})
-    for result in report.results:
-        result.log = result.log.replace("\r\n", "\n")
     out = terminal.console(io.StringIO(), width, styled=False)
     terminal.header(out, report)
     for result in report.results:
         terminal.line(out, result)
-    terminal.verdicts(out, report, in_full=True)
+    for result in report.results:
+        if result.outcome.is_red:
+            terminal.verdict(out, report, result)
     terminal.summary(out, report, "lessons/lesson_01/app/main.py")
     seen = out.file.getvalue().translate(dict.fromkeys(map(ord, UNSEEN), "\ufffd"))  # type: ignore[attr-defined]
-    text = verdict_text(report, width)
+    text = verdict_text(report, width).whole
     assert seen.startswith(text)
     assert seen.removeprefix(text).startswith("Open: ")
 
@@ -108,10 +117,10 @@ def test_text_does_not_depend_on_the_instructors_terminal(monkeypatch: pytest.Mo
     report = a_report(START, {1: "a finding"})
     for name in ("WORKBOOK_PLAIN", "NO_COLOR", "COLUMNS", "TERM", "FORCE_COLOR"):
         monkeypatch.delenv(name, raising=False)
-    text = verdict_text(report)
+    text = verdict_text(report).whole
     for name, value in {"WORKBOOK_PLAIN": "1", "COLUMNS": "20", "TERM": "dumb", "FORCE_COLOR": "1"}.items():
         monkeypatch.setenv(name, value)
-    assert verdict_text(report) == text
+    assert verdict_text(report).whole == text
     assert "  ✗ " in text
     assert terminal.plain()
 
@@ -137,23 +146,23 @@ def test_a_terminal_names_the_check_that_is_waited_for(monkeypatch: pytest.Monke
 
 
 def test_text_shows_what_would_command_a_terminal() -> None:
-    text = verdict_text(a_report(START, {1: f"x {ESCAPES}"}))
+    text = verdict_text(a_report(START, {1: f"x {ESCAPES}"})).whole
     assert not COMMANDS.search(text)
     assert "␛[2J" in text
     assert "�gnp.exe" in text
-    assert visible("a\r\nb\tc") == "a\nb\tc"
+    assert display_text("a\r\nb\tc") == "a\nb\tc"
 
 
 def test_text_of_a_log_without_end_has_one() -> None:
     report = a_report(START, {1: "x" * 1_000_000})
-    report.results[1].log = "y" * 5_000_000
-    assert len(verdict_text(report)) < 50_000
-    assert "more characters" in verdict_text(report)
+    report.results[1].evidence = [Evidence("A log", [Line("y" * 5_000_000)])]
+    assert len(verdict_text(report).whole) < 50_000
+    assert "more characters" in verdict_text(report).whole
 
 
-def tables(book: Gradebook) -> dict[str, list[dict[str, str]]]:
+def tables(gradebook: Gradebook) -> dict[str, list[dict[str, str]]]:
     """The tables by name, as a program reads them."""
-    files = {name: content for name, content in results.files(book) if name.endswith(".csv")}
+    files = {name: content for name, content in write.files(gradebook) if name.endswith(".csv")}
     return {
         name: list(csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True))
         for name, content in files.items()
@@ -161,10 +170,15 @@ def tables(book: Gradebook) -> dict[str, list[dict[str, str]]]:
 
 
 def test_tables_have_a_line_for_each_learner_lesson_and_check() -> None:
-    read = tables(a_book())
-    assert [len(rows) for rows in read.values()] == [10, 10 * 2, 10 * (8 + 12)]
+    read = tables(a_gradebook())
+    assert [len(rows) for rows in read.values()] == [10, 10 * 2, 10 * (8 + SECOND)]
     first, second, *_, last = read["results.csv"]
-    assert (first["passed"], first["of"], first["lesson_00"], first["lesson_01"]) == ("16", "20", "6", "10")
+    assert (first["passed"], first["of"], first["lesson_00"], first["lesson_01"]) == (
+        str(4 + SECOND),
+        str(8 + SECOND),
+        "6",
+        str(SECOND - 2),
+    )
     assert (second["lesson_00"], second["lesson_01"], second["stopped"], second["seconds"]) == ("2", "", "00", "300")
     by_lesson = [row for row in read["lessons.csv"] if row["lesson"] == "1"]
     assert [row["found"] for row in by_lesson] == ["yes", *["no"] * 8, "yes"]
@@ -173,13 +187,46 @@ def test_tables_have_a_line_for_each_learner_lesson_and_check() -> None:
     assert last["lesson_01"] == ""
     outcomes = [row["outcome"] for row in read["checks.csv"]]
     assert {name: outcomes.count(name) for name in set(outcomes)} == {
-        "passed": 6 + 10 + 2 + 8 * 8, "failed": 4, "blocked": 6, "missing": 8 * 12, "ungraded": 12,
+        "passed": 4 + SECOND + 2 + 8 * 8, "failed": 4, "blocked": 6, "missing": 8 * SECOND, "ungraded": SECOND,
     }  # fmt: skip
 
 
+def test_an_error_of_a_check_is_told_apart_from_a_failure() -> None:
+    import jsonschema
+
+    gradebook = a_class(["Ada"])
+    grade = gradebook.learners[0].grades[0]
+    broken = grade.report.results[2]
+    broken.outcome, broken.finding = Outcome.ERROR, Finding("ZeroDivisionError: x", "Please report it.")
+    assert grade.has_error
+    assert statistics.hardest_checks(gradebook) == []
+    text = verdict_text(grade.report).whole
+    assert f" ! {broken.title}" in " ".join(text.split())
+    assert "Please report it." in text
+    assert "7 of 8 checks pass, 1 ended with an error" in text
+    files = dict(write.files(gradebook))
+    [row] = [row for row in tables(gradebook)["checks.csv"] if row["outcome"] == "error"]
+    assert row["happened"] == "ZeroDivisionError: x"
+    read = json.loads(files["results.json"])
+    schema = json.loads(Path(write.__file__).with_name("results.schema.json").read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator(schema).validate(read)
+    assert read["schema"] == 2
+    root = ET.fromstring(files["junit.xml"])
+    [suite] = [suite for suite in root if suite.get("errors") == "1"]
+    assert suite.get("failures") == "0"
+    assert "Please report it." in (next(suite.iter("error")).text or "")
+    [gradescope] = [json.loads(files[name]) for name in files if name.startswith("gradescope/")]
+    assert [test["status"] for test in gradescope["tests"][:8]].count("failed") == 1
+    assert "Please report it." in gradescope["tests"][2]["output"]
+    html = files["index.html"].decode()
+    assert re.search(r'<td class="error"><a href="#l1-0-3" title="[^"]*ZeroDivisionError: x">!</a>', html)
+    assert '<b class="e">!</b>' in html
+    assert "A check ended with an error of its own" in html
+
+
 def test_tables_are_read_by_spreadsheets_and_never_calculated() -> None:
-    files = dict(results.files(a_book()))
-    for name, rows in tables(a_book()).items():
+    files = dict(write.files(a_gradebook()))
+    for name, rows in tables(a_gradebook()).items():
         content = files[name]
         assert content.startswith(b"\xef\xbb\xbf")
         assert content.count(b"\r\n") == len(rows) + 1
@@ -193,26 +240,26 @@ def test_tables_are_read_by_spreadsheets_and_never_calculated() -> None:
 def test_json_is_what_its_schema_says() -> None:
     import jsonschema
 
-    schema = json.loads(Path(results.__file__).with_name("results.schema.json").read_text(encoding="utf-8"))
+    schema = json.loads(Path(write.__file__).with_name("results.schema.json").read_text(encoding="utf-8"))
     jsonschema.Draft202012Validator.check_schema(schema)
-    files = dict(results.files(a_book()))
+    files = dict(write.files(a_gradebook()))
     read = json.loads(files["results.json"])
     jsonschema.Draft202012Validator(schema).validate(read)
     assert not any(entry.fault and entry.fault.encode() in files["results.json"] for entry in START.checks)
-    assert [one["learner"] for one in read["learners"]] == [name.replace("\ud800", "\ufffd") for name in NAMES]
+    assert [learner["learner"] for learner in read["learners"]] == [name.replace("\ud800", "\ufffd") for name in NAMES]
     first, *_, last = read["learners"]
-    assert [one["lesson"] for one in first["lessons"]] == [0, 1]
-    told = json.dumps(a_book().graded[0].marks[1].report.to_dict()).replace("\\ud800", "\\ufffd")
-    assert first["lessons"][1]["report"] == json.loads(told)
+    assert [lesson["lesson"] for lesson in first["lessons"]] == [0, 1]
+    report = json.dumps(a_gradebook().learners[0].grades[1].report.to_dict()).replace("\\ud800", "\\ufffd")
+    assert first["lessons"][1]["report"] == json.loads(report)
     assert last["ungraded"] == [1]
-    assert all(one["gradescope"] in files for one in read["learners"])
+    assert all(learner["gradescope"] in files for learner in read["learners"])
 
 
 def test_junit_is_xml_with_a_case_for_each_check() -> None:
-    root = ET.fromstring(dict(results.files(a_book()))["junit.xml"])
+    root = ET.fromstring(dict(write.files(a_gradebook()))["junit.xml"])
     assert root.tag == "testsuites"
     assert {name: root.get(name) for name in ("tests", "failures", "errors", "skipped")} == {
-        "tests": "200", "failures": "4", "errors": "12", "skipped": str(6 + 8 * 12),
+        "tests": str(10 * (8 + SECOND)), "failures": "4", "errors": str(SECOND), "skipped": str(6 + 8 * SECOND),
     }  # fmt: skip
     for suite in root:
         for name, path in {"tests": "", "failures": "/failure", "errors": "/error", "skipped": "/skipped"}.items():
@@ -227,11 +274,11 @@ def test_junit_is_xml_with_a_case_for_each_check() -> None:
 
 
 def test_gradescope_gets_a_point_for_each_check() -> None:
-    files = dict(results.files(a_book()))
+    files = dict(write.files(a_gradebook()))
     read = [json.loads(content) for name, content in files.items() if name.startswith("gradescope/")]
-    assert [one["score"] for one in read] == [16, 2, *[8] * 8]
-    assert all(sum(test["score"] for test in one["tests"]) == one["score"] for one in read)
-    assert all(sum(test["max_score"] for test in one["tests"]) == 20 for one in read)
+    assert [learner["score"] for learner in read] == [4 + SECOND, 2, *[8] * 8]
+    assert all(sum(test["score"] for test in learner["tests"]) == learner["score"] for learner in read)
+    assert all(sum(test["max_score"] for test in learner["tests"]) == 8 + SECOND for learner in read)
     tests = {test["number"]: test for test in read[0]["tests"]}
     assert tests["0.1"] == {
         "name": f"Lesson 00: {START.titles[START.checks[0].name]}", "name_format": "text", "number": "0.1",
@@ -240,8 +287,8 @@ def test_gradescope_gets_a_point_for_each_check() -> None:
     assert tests["0.3"]["status"] == "failed"
     assert "What happened\n     GET /health → 500" in tests["0.3"]["output"]
     assert tests["1.5"]["output"].startswith("Not run; it needs: </pre>")
-    assert read[2]["tests"][-1]["output"] == "This lesson was not handed in."
-    assert "no fault" in read[-1]["tests"][-1]["output"]
+    assert read[2]["tests"][-1]["output"] == "This lesson was not submitted."
+    assert "the grader failed" in read[-1]["tests"][-1]["output"]
     assert "stopped: it took more than 300 s" in read[1]["output"]
     assert read[1]["execution_time"] == 300.0
 
@@ -259,45 +306,45 @@ def test_folders_are_safe_and_different() -> None:
 
 
 def test_files_are_written_whole_and_always_the_same(tmp_path: Path) -> None:
-    book = a_book()
-    paths = results.write(book, tmp_path / "one")
+    gradebook = a_gradebook()
+    paths = write.write(gradebook, tmp_path / "one")
     assert sorted(paths) == sorted(path for path in (tmp_path / "one").rglob("*") if path.is_file())
-    for graded in book.graded:
-        graded.marks = dict(reversed(graded.marks.items()))
-    again = results.write(book, tmp_path / "two")
+    for learner in gradebook.learners:
+        learner.grades = dict(reversed(learner.grades.items()))
+    again = write.write(gradebook, tmp_path / "two")
     assert [path.read_bytes() for path in again] == [path.read_bytes() for path in paths]
 
     before = (tmp_path / "one" / "results.csv").read_bytes()
     (tmp_path / "one" / "results.json").unlink()
     (tmp_path / "one" / "results.json").mkdir()
     with pytest.raises(OSError):
-        results.write(book, tmp_path / "one")
+        write.write(gradebook, tmp_path / "one")
     assert (tmp_path / "one" / "results.csv").read_bytes() == before
     assert not list((tmp_path / "one").rglob("*.new"))
 
 
 def test_only_times_differ_between_two_runs() -> None:
-    one, two = (dict(results.files(a_book(seconds=seconds))) for seconds in (3.5, 7.25))
+    one, two = (dict(write.files(a_gradebook(seconds=seconds))) for seconds in (3.5, 7.25))
     timed = re.compile(rb'"(seconds|execution_time)": [\d.]+|time="[\d.]+"')
     for name in ("results.json", "junit.xml", *(name for name in one if name.startswith("gradescope/"))):
         assert timed.sub(b"", one[name]) == timed.sub(b"", two[name])
     assert one["checks.csv"] == two["checks.csv"]
 
 
-def test_the_room_is_stuck_where_most_of_it_fails() -> None:
-    book = a_class([f"learner {number:02}" for number in range(20)])
-    for number, graded in enumerate(book.graded):
+def test_the_hardest_check_is_the_one_that_most_of_the_class_fails() -> None:
+    gradebook = a_class([f"learner {number:02}" for number in range(20)])
+    for number, learner in enumerate(gradebook.learners):
         failed = {5: f"took {number * 7}.5 s"} | ({6: "GET /books → 500"} if number < 8 else {})
-        graded.marks = {0: Mark(a_report(START, failed), float(number))}
-    book.graded[3].marks[1] = Mark(a_report(SESSIONS, {0: "once"}), 60.0)
-    found = insight.stuck(book)
-    assert [(one.name, one.failed, one.of) for one in found] == [
+        learner.grades = {0: Grade(a_report(START, failed), float(number))}
+    gradebook.learners[3].grades[1] = Grade(a_report(SESSIONS, {0: "once"}), 60.0)
+    hardest = statistics.hardest_checks(gradebook)
+    assert [(check.name, check.failed, check.submitted) for check in hardest] == [
         (START.checks[5].name, 20, 20), (START.checks[6].name, 8, 20), (SESSIONS.checks[0].name, 1, 1),
     ]  # fmt: skip
-    assert found[0].seen == (("took 0.5 s", 20),)
-    start, sessions = insight.efforts(book)
-    assert (start.handed_in, start.whole, start.median, start.longest, start.whose) == (20, 0, 9.5, 19.0, 19)
-    assert (sessions.handed_in, sessions.whose, sessions.total) == (1, 3, 60.0)
+    assert hardest[0].quotes == (("took 0.5 s", 20),)
+    start, sessions = statistics.lesson_statistics(gradebook)
+    assert (start.submitted, start.complete, start.median, start.longest, start.slowest) == (20, 0, 9.5, 19.0, 19)
+    assert (sessions.submitted, sessions.slowest, sessions.total) == (1, 3, 60.0)
 
 
 class Elements(HTMLParser):
@@ -325,8 +372,8 @@ class Elements(HTMLParser):
             self.pres[self._anchor] += data
 
 
-def test_page_holds_nothing_but_text_of_whoever_handed_in() -> None:
-    html = page(a_book())
+def test_page_holds_nothing_but_text_of_a_learner() -> None:
+    html = page(a_gradebook())
     elements = Elements(html).elements
     assert not {tag for tag, _ in elements} & {"script", "img", "link", "iframe", "object", "form", "base", "svg"}
     assert not [name for _, attrs in elements for name in attrs if name.startswith("on") or name in ("src", "srcset")]
@@ -340,30 +387,32 @@ def test_page_holds_nothing_but_text_of_whoever_handed_in() -> None:
 
 
 def test_page_tells_everybody_what_they_were_told() -> None:
-    book = a_book()
-    html = page(book)
+    gradebook = a_gradebook()
+    html = page(gradebook)
     pres = Elements(html).pres
     assert pres == {
-        f"l{index}-{number}": verdict_text(mark.report)
-        for index, graded in enumerate(book.graded, 1)
-        for number, mark in graded.marks.items()
+        f"l{index}-{number}": verdict_text(grade.report).whole
+        for index, learner in enumerate(gradebook.learners, 1)
+        for number, grade in learner.grades.items()
     }
-    assert not [entry.fault for its in book.lessons for entry in its.checks if entry.fault and entry.fault in html]
-    assert html.count("not handed in</td>") == 8
+    assert not [
+        entry.fault for lesson in gradebook.lessons for entry in lesson.checks if entry.fault and entry.fault in html
+    ]
+    assert html.count("not submitted</td>") == 8
     assert html.count("not graded</td>") == 1
 
 
-def test_page_says_where_nothing_kept_hand_ins_apart() -> None:
-    book = a_book()
-    assert "not isolated" not in page(book)
-    book.isolation = "limits only: bubblewrap is not installed"
-    assert "<strong>These submissions were not isolated" in page(book)
+def test_page_says_where_nothing_kept_submissions_apart() -> None:
+    gradebook = a_gradebook()
+    assert "not isolated" not in page(gradebook)
+    gradebook.isolation = "limits only: bubblewrap is not installed"
+    assert "<strong>These submissions were not isolated" in page(gradebook)
 
 
 def test_page_of_nobody_is_a_page() -> None:
-    for book in (a_class([]), a_class(["only"]), Gradebook([], "", "", "")):
-        assert page(book).endswith("</html>")
-        assert list(results.files(book))
+    for gradebook in (a_class([]), a_class(["only"]), Gradebook([], "", "", "")):
+        assert page(gradebook).endswith("</html>")
+        assert list(write.files(gradebook))
 
 
 @pytest.fixture
@@ -392,7 +441,8 @@ CONTRAST = """selector => [...document.querySelectorAll(selector)].map(element =
 })"""
 
 READ = ("td.passed", "td.failed a", "td.blocked a", "td.none", ".rates td", ".heat th span", ".cards dt", ".facts dd",
-        ".banner strong", ".lead", ".measure b", ".seen li", "nav a", ".tag", ".why", ".watch a", ".sum")  # fmt: skip
+        ".banner strong", ".lead", ".measure b", ".quotes li", "nav a", ".tag", ".detail",
+        ".attention a", ".sum")  # fmt: skip
 READ_ON_A_PAGE = (
     "h2",
     "pre",
@@ -407,21 +457,22 @@ READ_ON_A_PAGE = (
 )
 
 
+@pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_page_in_a_browser(browser: Any, tmp_path: Path, scheme: str) -> None:
-    book = a_book()
-    book.isolation = "limits only: this is a test"
-    for number, graded in enumerate(book.graded[2:], 2):  # so that there is every colour
-        graded.marks[0] = Mark(a_report(START, {place: "x" for place in range(3, 8) if number < 2 * place - 4}), 1.0)
+    gradebook = a_gradebook()
+    gradebook.isolation = "limits only: this is a test"
+    for number, learner in enumerate(gradebook.learners[2:], 2):  # so that there is every color
+        learner.grades[0] = Grade(a_report(START, {place: "x" for place in range(3, 8) if number < 2 * place - 4}), 1.0)
     file = tmp_path / "index.html"
-    file.write_text(page(book), encoding="utf-8")
+    file.write_text(page(gradebook), encoding="utf-8")
     context = await browser.new_context(color_scheme=scheme, viewport={"width": 1024, "height": 768})
     tab = await context.new_page()
     asked: list[str] = []
-    said: list[str] = []
+    messages: list[str] = []
     tab.on("request", lambda request: asked.append(request.url))
-    tab.on("console", lambda message: said.append(message.text))
-    tab.on("pageerror", lambda error: said.append(str(error)))
+    tab.on("console", lambda message: messages.append(message.text))
+    tab.on("pageerror", lambda error: messages.append(str(error)))
     await tab.goto(file.as_uri())
     assert await tab.get_by_role("heading", name="Class results").is_visible()
     assert await tab.get_by_text("not isolated from this machine").is_visible()
@@ -429,9 +480,9 @@ async def test_page_in_a_browser(browser: Any, tmp_path: Path, scheme: str) -> N
     await legible(tab, READ)
 
     await tab.locator("td.failed a").first.click()
-    story = tab.locator("span:target")
-    assert await story.is_visible()
-    assert "GET /health → 500 </pre></style><script>" in " ".join((await story.inner_text()).split())
+    for_display = tab.locator("span:target")
+    assert await for_display.is_visible()
+    assert "GET /health → 500 </pre></style><script>" in " ".join((await for_display.inner_text()).split())
     assert not await tab.get_by_role("heading", name="Class results").is_visible()
     await legible(tab, READ_ON_A_PAGE)
     assert (await tab.pdf()).startswith(b"%PDF")
@@ -443,7 +494,7 @@ async def test_page_in_a_browser(browser: Any, tmp_path: Path, scheme: str) -> N
     await tab.emulate_media(media="print", color_scheme=scheme)
     assert await tab.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--card')") == "#ffffff"
     assert await tab.locator("#l2-0 pre").is_visible(), "details are closed in print"
-    assert (await tab.title(), said, asked) == ("Class results · Bookshop workbook", [], [file.as_uri()])
+    assert (await tab.title(), messages, asked) == ("Class results · Bookshop workbook", [], [file.as_uri()])
 
 
 async def legible(tab: Any, selectors: tuple[str, ...]) -> None:

@@ -1,18 +1,24 @@
-"""What the tap records, and what it does to the traffic on request."""
+"""What the proxy records, and what it does to the traffic on request."""
 
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
+import socket
 from collections.abc import AsyncIterator
 
 import asyncpg
 import psycopg
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from checks.kit.postgres import Database, Server
-from checks.kit.wire import NeverArrived, NotSettled, Wire, committing, open_tap
+from checks.kit.service.inside.spec import bind_port
+from checks.kit.wire import OUTAGES, NeverArrived, NotIdle, Wire, committing, open_proxy
+from checks.kit.wire.listener import Listener
 
 SCHEMA = "CREATE TABLE t (n int PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 10);"
 
@@ -25,7 +31,7 @@ async def database(server: Server) -> AsyncIterator[Database]:
 
 @pytest.fixture
 async def wire(server: Server) -> AsyncIterator[Wire]:
-    async with open_tap(server.address) as wire:
+    async with open_proxy(server.address) as wire:
         yield wire
 
 
@@ -90,9 +96,9 @@ async def test_drivers_own_statements_are_left_out(database: Database, wire: Wir
                 await connection.execute(text("UPDATE t SET n = n + 100 WHERE n = :n"), {"n": 3})
         await engine.dispose()
     assert [statement.verb for statement in seen.data_statements] == ["UPDATE", "UPDATE"]
-    assert [statement.verb for statement in seen.story] == ["BEGIN", "UPDATE", "COMMIT"] * 2
+    assert [statement.verb for statement in seen.for_display] == ["BEGIN", "UPDATE", "COMMIT"] * 2
     await wire.all_closed()
-    assert [connection.farewell for connection in wire.closed] == ["terminate"]
+    assert [connection.close_reason for connection in wire.closed] == ["terminate"]
 
 
 async def test_bare_psycopg_is_recorded(database: Database, wire: Wire) -> None:
@@ -108,7 +114,7 @@ async def test_bare_psycopg_is_recorded(database: Database, wire: Wire) -> None:
 async def test_hold_stops_at_the_point_of_execution(client: asyncpg.Connection, wire: Wire, database: Database) -> None:
     async with wire.hold("delete from t") as held:
         deleting = asyncio.create_task(client.execute("DELETE FROM t WHERE n = 1"))
-        [statement] = await held.reached()
+        [statement] = await held.wait_for()
         assert statement.held
         assert await database.admin.fetchval("SELECT count(*) FROM t") == 10
         assert not deleting.done()
@@ -124,7 +130,7 @@ async def test_hold_by_what_makes_work_durable(client: asyncpg.Connection, wire:
 
     async with wire.hold(committing) as commits:
         working = asyncio.create_task(work())
-        [commit] = await commits.reached()
+        [commit] = await commits.wait_for()
         assert commit.verb == "COMMIT"
         assert await database.admin.fetchval("SELECT count(*) FROM t") == 10
     await working
@@ -135,7 +141,7 @@ async def test_waiting_in_vain_says_what_crossed_instead(client: asyncpg.Connect
     async with wire.hold("TRUNCATE") as held:
         await client.execute("SELECT 'something else'")
         with pytest.raises(NeverArrived, match="something else"):
-            await held.reached(timeout=0.05)
+            await held.wait_for(timeout=0.05)
 
 
 async def test_latency_is_added_once_for_each_round_trip(client: asyncpg.Connection, wire: Wire) -> None:
@@ -157,7 +163,7 @@ async def test_cut_resets_live_connections_and_new_ones_work(
     again = await asyncpg.connect(database.url(wire.host, wire.port, scheme="postgresql"))
     assert await again.fetchval("SELECT 1") == 1
     await again.close()
-    assert wire.closed[0].farewell == "cut"
+    assert wire.closed[0].close_reason == "cut"
 
 
 async def test_a_black_hole_swallows_live_and_new_connections_and_gives_them_back(
@@ -189,11 +195,139 @@ async def test_refusing_turns_new_connections_away_and_leaves_live_ones(
     await other.close()
 
 
+async def test_too_many_connections_is_postgresqls_own_error(wire: Wire, database: Database) -> None:
+    async with wire.refusing("too_many_connections"):
+        with pytest.raises(asyncpg.TooManyConnectionsError) as refusal:
+            await asyncpg.connect(database.url(wire.host, wire.port, scheme="postgresql"))
+    assert refusal.value.severity == "FATAL"
+
+
+async def test_where_nothing_listens_tcp_refuses_and_the_port_stays_the_proxys(
+    client: asyncpg.Connection, wire: Wire, database: Database
+) -> None:
+    url = database.url(wire.host, wire.port, scheme="postgresql")
+    for _ in range(2):
+        async with wire.refusing("nothing_listens"):
+            with pytest.raises(ConnectionRefusedError):
+                await asyncpg.connect(url)
+            with socket.socket() as other, pytest.raises(OSError, match="in use"):
+                other.bind((wire.host, wire.port))
+            async with wire.refusing("nothing_listens"):
+                assert await client.fetchval("SELECT 1") == 1
+            with pytest.raises(ConnectionRefusedError):
+                await asyncpg.connect(url)
+        again = await asyncpg.connect(url)
+        await again.close()
+
+
+@pytest.mark.parametrize("linux", [True, False])
+async def test_a_listener_stops_and_goes_on_at_the_same_port(linux: bool) -> None:
+    if linux and os.uname().sysname != "Linux":
+        pytest.skip("only Linux can")
+    listener = Listener(asyncio.Protocol)
+    address = ("127.0.0.1", listener.port)
+    for _ in range(3):
+        await listener.listen()
+        (await asyncio.open_connection(*address))[1].close()
+        listener.refuse(linux=linux)
+        assert listener.port == address[1]
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection(*address)
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.bind(address)
+    listener.close()
+    with socket.socket() as other:
+        assert other.connect_ex(address) == errno.ECONNREFUSED
+
+
+async def test_a_given_port_can_be_refused_too(server: Server, database: Database) -> None:
+    given = bind_port()
+    given.listen()
+    async with open_proxy(server.address, given) as wire:
+        url = database.url(wire.host, wire.port, scheme="postgresql")
+        async with wire.refusing("nothing_listens"):
+            with pytest.raises(ConnectionRefusedError):
+                await asyncpg.connect(url)
+        await (await asyncpg.connect(url)).close()
+
+
+@pytest.mark.parametrize("how", OUTAGES)
+async def test_each_outage_reaches_old_and_new_connections_and_passes(
+    client: asyncpg.Connection, wire: Wire, database: Database, how: str
+) -> None:
+    sentences: list[str] = []
+    wire.subscribe(on_fault=sentences.append)
+    url = database.url(wire.host, wire.port, scheme="postgresql")
+    async with wire.outage(how):
+        old, new = asyncio.create_task(client.fetchval("SELECT 1")), asyncio.create_task(asyncpg.connect(url))
+        done, _ = await asyncio.wait({old, new}, timeout=0.2 if how == "silent" else 10)
+        assert done == (set() if how == "silent" else {old, new})
+        if how != "silent":
+            assert isinstance(new.exception(), OSError | asyncpg.PostgresError)
+            assert old.exception() is not None
+    assert len(sentences) == (2 if how == "silent" else 3)
+    if how == "silent":
+        assert await asyncio.wait_for(old, 10) == 1
+        await (await asyncio.wait_for(new, 10)).close()
+    again = await asyncpg.connect(url)
+    assert await again.fetchval("SELECT 1") == 1
+    await again.close()
+
+
+async def test_an_unknown_outage_is_named(wire: Wire) -> None:
+    with pytest.raises(ValueError, match=r"There is no outage 'gone'\. There are: nothing_listens, "):
+        async with wire.outage("gone"):
+            pass
+
+
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+async def test_a_lost_response_to_commit_leaves_the_row_and_a_broken_connection(
+    database: Database, wire: Wire, driver: str
+) -> None:
+    sentences: list[str] = []
+    wire.subscribe(on_fault=sentences.append)
+    engine: AsyncEngine = create_async_engine(database.url(wire.host, wire.port, scheme=f"postgresql+{driver}"))
+
+    async def insert(number: int) -> None:
+        async with engine.begin() as connection:
+            await connection.execute(text("INSERT INTO t VALUES (:n)"), {"n": number})
+
+    async with wire.lost_response(committing, limit=1) as lost:
+        with pytest.raises((DBAPIError, OSError)):
+            await insert(100)
+        assert lost.count == 1
+        assert lost.statements[0].verb == "COMMIT"
+        await insert(200)
+    await insert(300)
+    await engine.dispose()
+    await wire.all_closed()
+    stored = await database.admin.fetch("SELECT n FROM t WHERE n >= 100 ORDER BY n")
+    assert [row["n"] for row in stored] == [100, 200, 300]
+    assert lost.count == 1
+    assert [sentence[:29] for sentence in sentences] == ["the response to COMMIT was lo" if driver == "psycopg" else
+                                                         "the response to COMMIT; was l"]  # fmt: skip
+    assert [connection.close_reason for connection in wire.closed] == ["cut", "terminate"]
+
+
+async def test_a_lost_response_to_a_statement_outside_a_transaction(
+    client: asyncpg.Connection, wire: Wire, database: Database
+) -> None:
+    async with wire.lost_response("insert into t") as lost, wire.hold("insert into t") as held:
+        inserting = asyncio.create_task(client.execute("INSERT INTO t VALUES ($1)", 100))
+        await held.wait_for()
+        assert lost.count == 0
+        held.release()
+        with pytest.raises((OSError, asyncpg.PostgresConnectionError)):
+            await inserting
+        assert lost.count == 1
+    assert await database.admin.fetchval("SELECT count(*) FROM t WHERE n = 100") == 1
+
+
 async def test_settled_waits_for_the_end_of_transactions(client: asyncpg.Connection, wire: Wire) -> None:
     await client.execute("BEGIN")
-    with pytest.raises(NotSettled, match="inside a transaction"):
-        await wire.settled(timeout=0.05)
-    waiting = asyncio.create_task(wire.settled(timeout=10))
+    with pytest.raises(NotIdle, match="inside a transaction"):
+        await wire.wait_idle(timeout=0.05)
+    waiting = asyncio.create_task(wire.wait_idle(timeout=10))
     await client.execute("COMMIT")
     await waiting
 
@@ -204,4 +338,4 @@ async def test_a_client_that_just_leaves_is_told_apart(database: Database, wire:
     await polite.close()
     rude._transport.abort()  # type: ignore[attr-defined]
     await wire.all_closed()
-    assert sorted(connection.farewell for connection in wire.closed) == ["dropped", "terminate"]
+    assert sorted(connection.close_reason for connection in wire.closed) == ["dropped", "terminate"]

@@ -1,4 +1,4 @@
-"""The tap passes everything through unchanged: real clients see what they see without it."""
+"""The proxy passes everything through unchanged: real clients see what they see without it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ import psycopg
 import pytest
 
 from checks.kit.postgres import Database, Server
-from checks.kit.wire import Wire, open_tap
-from checks.kit.wire.protocol import Splitter
+from checks.kit.wire import Wire, open_proxy
+from checks.kit.wire.protocol import Splitter, skip_run
+from checks.kit.wire.recording import TrafficLog
+from checks.kit.wire.tracker import StatementTracker
 
 SCRIPT = r"""
 \set VERBOSITY verbose
@@ -36,6 +38,9 @@ PREPARE p(int) AS SELECT $1 + 1; EXECUTE p(41);
 LISTEN here; NOTIFY here, 'payload';
 \bind 7 \parse named
 SELECT $1::int \bind 5 \g
+COPY t FROM STDIN \bind \g
+3	drei
+\.
 SHOW server_version;
 """
 
@@ -48,11 +53,11 @@ async def database(server: Server) -> AsyncIterator[Database]:
 
 @pytest.fixture
 async def wire(server: Server) -> AsyncIterator[Wire]:
-    async with open_tap(server.address) as wire:
+    async with open_proxy(server.address) as wire:
         yield wire
 
 
-def tapped(database: Database, wire: Wire) -> str:
+def proxied(database: Database, wire: Wire) -> str:
     return database.url(wire.host, wire.port, scheme="postgresql")
 
 
@@ -74,7 +79,7 @@ async def output(server: Server, program: str, *arguments: str, stdin: str = "")
 async def test_psql_prints_the_same(server: Server, database: Database, wire: Wire) -> None:
     options = ["--no-psqlrc", "--echo-queries", "--file", "-"]
     plain = await output(server, "psql", direct(database, server), *options, stdin=SCRIPT)
-    through = await output(server, "psql", tapped(database, wire), *options, stdin=SCRIPT)
+    through = await output(server, "psql", proxied(database, wire), *options, stdin=SCRIPT)
 
     def comparable(result: tuple[int, str, str]) -> list[str]:
         # the process and the temporary schema differ from connection to connection
@@ -86,11 +91,27 @@ async def test_psql_prints_the_same(server: Server, database: Database, wire: Wi
     assert comparable(through) == comparable(plain)
 
 
+async def test_the_log_stays_in_step_after_a_copy_by_the_extended_protocol(
+    server: Server, database: Database, wire: Wire
+) -> None:
+    script = "CREATE TABLE k (n int);\nCOPY k FROM STDIN \\bind \\g\n1\n2\n\\.\nSELECT n FROM k;\nSELECT 1/0;\n"
+    with wire.watching() as seen:
+        await output(server, "psql", proxied(database, wire), "--no-psqlrc", "--file", "-", stdin=script)
+    await wire.all_closed()
+    said = [(one.verb, one.rows, one.tag, one.error and one.error.sqlstate) for one in seen.data_statements]
+    assert said == [
+        ("CREATE", 0, "CREATE TABLE", None),
+        ("COPY", 0, "COPY 2", None),
+        ("SELECT", 2, "SELECT 2", None),
+        ("SELECT", 0, "", "22012"),
+    ]
+
+
 @pytest.mark.parametrize("protocol", ["simple", "extended", "prepared"])
 async def test_pgbench_loses_nothing(server: Server, database: Database, wire: Wire, protocol: str) -> None:
-    code, _, errors = await output(server, "pgbench", "-i", "-q", "-I", "dtg", tapped(database, wire))
+    code, _, errors = await output(server, "pgbench", "-i", "-q", "-I", "dtg", proxied(database, wire))
     assert code == 0, errors
-    load = ["-n", "-c", "8", "-t", "25", "-M", protocol, tapped(database, wire)]
+    load = ["-n", "-c", "8", "-t", "25", "-M", protocol, proxied(database, wire)]
     code, text, errors = await output(server, "pgbench", *load)
     assert code == 0, errors
     assert "number of transactions actually processed: 200/200" in text
@@ -103,7 +124,7 @@ async def test_pgbench_loses_nothing(server: Server, database: Database, wire: W
 
 
 async def test_asyncpg_copies_both_ways_and_listens(database: Database, wire: Wire) -> None:
-    connection = await asyncpg.connect(tapped(database, wire))
+    connection = await asyncpg.connect(proxied(database, wire))
     try:
         await connection.execute("CREATE TABLE copied (n int, t text)")
         rows = [(n, f"row {n} ä") for n in range(20_000)]
@@ -119,7 +140,7 @@ async def test_asyncpg_copies_both_ways_and_listens(database: Database, wire: Wi
 
 
 async def test_psycopg_copies_pipelines_and_keeps_the_order(database: Database, wire: Wire) -> None:
-    async with await psycopg.AsyncConnection.connect(tapped(database, wire)) as connection:
+    async with await psycopg.AsyncConnection.connect(proxied(database, wire)) as connection:
         await connection.execute("CREATE TABLE piped (n int)")
         async with connection.cursor() as cursor:
             async with cursor.copy("COPY piped FROM STDIN") as copy:
@@ -143,7 +164,7 @@ async def test_psycopg_copies_pipelines_and_keeps_the_order(database: Database, 
 
 
 async def test_a_value_of_64_megabytes_passes_both_ways(database: Database, wire: Wire) -> None:
-    connection = await asyncpg.connect(tapped(database, wire))
+    connection = await asyncpg.connect(proxied(database, wire))
     try:
         value = random.Random(7).randbytes(1 << 20) * 64
         back = await connection.fetchval("SELECT $1::bytea", value)
@@ -153,11 +174,11 @@ async def test_a_value_of_64_megabytes_passes_both_ways(database: Database, wire
 
 
 async def test_a_cancel_request_reaches_the_server(database: Database, wire: Wire) -> None:
-    connection = await asyncpg.connect(tapped(database, wire))
+    connection = await asyncpg.connect(proxied(database, wire))
     try:
         async with wire.hold("pg_sleep") as held:
             sleeping = asyncio.create_task(connection.execute("SELECT pg_sleep(600)"))
-            await held.reached()
+            await held.wait_for()
         async with asyncio.timeout(30):
             while not await database.admin.fetchval("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'"):
                 await asyncio.sleep(0)
@@ -171,8 +192,8 @@ async def test_a_cancel_request_reaches_the_server(database: Database, wire: Wir
 
 async def test_a_fatal_error_reaches_the_client(database: Database, wire: Wire) -> None:
     with pytest.raises(asyncpg.InvalidCatalogNameError):
-        await asyncpg.connect(tapped(database, wire).rpartition("/")[0] + "/no_such_database")
-    connection = await asyncpg.connect(tapped(database, wire))
+        await asyncpg.connect(proxied(database, wire).rpartition("/")[0] + "/no_such_database")
+    connection = await asyncpg.connect(proxied(database, wire))
     pid = connection.get_server_pid()
     await database.admin.execute("SELECT pg_terminate_backend($1, 5000)", pid)
     with pytest.raises((asyncpg.AdminShutdownError, asyncpg.ConnectionDoesNotExistError, asyncpg.InterfaceError)):
@@ -186,7 +207,7 @@ async def test_garbage_is_turned_away_and_hurts_nobody(database: Database, wire:
         writer.write_eof()
         await asyncio.wait_for(reader.read(), 10)
         writer.close()
-    connection = await asyncpg.connect(tapped(database, wire))
+    connection = await asyncpg.connect(proxied(database, wire))
     assert await connection.fetchval("SELECT 1") == 1
     await connection.close()
 
@@ -208,6 +229,30 @@ def test_pieces_of_any_size_hold_the_same_messages(seed: int) -> None:
             position = message[2]
         at += size
     assert found == [(kind, body[: 64 * 1024]) for kind, body in messages]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_rows_in_pieces_of_any_size_are_counted(seed: int) -> None:
+    chance = random.Random(seed)
+    tracker = StatementTracker(1, TrafficLog())
+    assert list(tracker.read_client(b"Q\0\0\0\x0dSELECT 1\0"))
+    rows = [
+        b"D" + struct.pack("!i", size + 4) + bytes(size)
+        for size in chance.choices([2, 3, 4, 5, 90, 20_000], k=chance.randint(1, 200))
+    ]
+    stream = b"".join(rows) + b"C\0\0\0\x0dSELECT 9\0Z\0\0\0\x05I"
+    while stream:
+        size = chance.choice([1, 2, 3, 7, 64, 5000, 100_000])
+        tracker.read_server(stream[:size])
+        stream = stream[size:]
+    assert tracker.last is not None
+    assert (tracker.last.rows, tracker.last.tag, tracker.busy) == (len(rows), "SELECT 9", False)
+
+
+@pytest.mark.parametrize(("data", "found"), [(b"", (0, 1)), (b"d", (0, 1)), (b"d\0\0\0\x04", (1, 6)),
+    (b"d\0\0\0\x04d\0\0\0\x05", (1, 6)), (b"d\0\0\0\x03d", (0, 1)), (b"d\xff\xff\xff\xffd", (0, 1))])  # fmt: skip
+def test_a_run_of_messages_ends_where_none_is_complete(data: bytes, found: tuple[int, int]) -> None:
+    assert skip_run(b"x" + data, 1, ord("d")) == found
 
 
 def test_the_binaries_are_those_of_the_server(server: Server) -> None:
