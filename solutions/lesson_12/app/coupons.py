@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Path
-from sqlalchemy import select, update
+from sqlalchemy import select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from app.database import Session
@@ -22,7 +22,7 @@ async def set_coupon(code: Code, body: CouponIn, session: Session) -> CouponOut:
     added = insert(Coupon).values(code=code, percent=body.percent)
     stored = added.on_conflict_do_update(
         index_elements=[Coupon.code],
-        index_where=Coupon.active,  # without the condition of the index, PostgreSQL does not find it
+        index_where=text("active"),  # without the condition of the index, PostgreSQL does not find it
         set_={"percent": added.excluded.percent, "times_set": Coupon.times_set + 1},
     ).returning(Coupon)
     async with session.begin():
