@@ -171,9 +171,9 @@ class Copy:
     def __init__(self, testbed, database):
         self._testbed, self._database = testbed, database
 
-    async def replay(self, seen):
-        """What each of Alembic's statements in this recording does here, as steps."""
-        statements = [statement for statement in seen.statements if statement.process.startswith("alembic")]
+    async def replay(self, statements):
+        """What each of Alembic's statements among these does here, as steps."""
+        statements = [statement for statement in statements if statement.process.startswith("alembic")]
         return await asyncio.to_thread(replay, self._testbed.login(self._database), statements)
 
     async def backfill(self):
