@@ -38,7 +38,7 @@ async def deploy(testbed):
 
 @fixture
 async def large_deploy(testbed):
-    """As `deploy`, with about 50,000 orders, mails and receipts, and 12,000 coupons."""
+    """As `deploy`, with about 25,000 orders, mails and receipts, and 8,000 coupons."""
     yield await production(testbed, "production.sql", "large.sql")
 
 
@@ -105,7 +105,7 @@ class Deploy:
             connection.rollback()
         self.testbed.note("that transaction has ended")
 
-    async def waits_or_ends(self, process, within=20):
+    async def waits_or_ends(self, process, within=40):
         """Returns when some session waits for a lock (True), or the process has ended (False)."""
         until = asyncio.get_running_loop().time() + within
         while not process.exit.done() and asyncio.get_running_loop().time() < until:
