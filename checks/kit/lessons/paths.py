@@ -10,6 +10,9 @@ ROOT = Path(__file__).resolve().parents[3]
 STATE = ROOT / ".workbook"
 """Everything the workbook itself writes: server data, progress, copies made by `workbook reset`."""
 
+RELEASES = STATE / "releases"
+"""Other releases of the app that run beside the learner's: a folder for each, named by its content."""
+
 
 def display_path(path: Path, base: Path = ROOT) -> str:
     """A path as messages show it: relative to `base` (the checkout) if it lies inside."""

@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
+from checks.kit.lessons.paths import RELEASES
 from checks.kit.service.inside.privileges import USER
 from checks.kit.service.prestart import ROOT
 
@@ -230,7 +231,9 @@ def _interpreter() -> Iterator[str]:
     for home in sorted(home for home in homes if not home.is_relative_to(ROOT)):
         yield from _read_only(home)
     yield from (*_parents(ROOT), "--tmpfs", str(ROOT))
-    for path in (*sorted(home for home in homes if home.is_relative_to(ROOT)), *(ROOT / name for name in INSIDE_FILES)):
+    RELEASES.mkdir(parents=True, exist_ok=True)  # a folder that is mounted shows what is written into it later
+    inside = (*(ROOT / name for name in INSIDE_FILES), RELEASES)
+    for path in (*sorted(home for home in homes if home.is_relative_to(ROOT)), *inside):
         yield from _read_only(path)
     yield from ("--remount-ro", str(ROOT))
 

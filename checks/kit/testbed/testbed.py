@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from checks.kit.postgres import Database
     from checks.kit.postgres.connect import Login
     from checks.kit.testbed.explain import Explain
+    from checks.kit.testbed.explain import Login as DatabaseLogin
     from checks.kit.testbed.outside_service import Answering, OutsideService
     from checks.kit.wire import Recording, Wire
 
@@ -81,21 +83,32 @@ class Testbed:
         """The database's URL through the proxy, as the app gets it in DATABASE_URL."""
         return self.database.url(self.wire.host, self.wire.port)
 
-    async def fill(self, script: Path) -> None:
-        """Replaces the database, which nobody may use yet, by one with the rows that an SQL script inserts.
+    async def fill(self, *scripts: Path) -> None:
+        """Replaces the database, which nobody may use yet, by one with the rows that SQL scripts insert.
 
         Raises RowsDoNotFit if the tables do not take them.
         """
+        self.database = await self.filled(*scripts)
+
+    async def filled(self, *scripts: Path) -> Database:
+        """One more database with the rows of SQL scripts, beside the one of the check; see `fill`."""
         databases = await self._runtime.databases(self.lesson, self.folder)
-        with explaining_rows(script):
-            self.database = await databases.filled(read_schema(script))
-        self._stack.push_async_callback(databases.drop, self.database)
+        with explaining_rows(scripts[-1]):
+            database = await databases.filled("\n".join(map(read_schema, scripts)))
+        self._stack.push_async_callback(databases.drop, database)
+        return database
+
+    def login(self, database: Database) -> DatabaseLogin:
+        """How the kit reaches a database as the app's role, not through the proxy."""
+        from checks.kit.testbed.explain import Login
+
+        return Login(database, self._runtime.server().address)
 
     def explain(self) -> Explain:
         """What the fixture `explain` gives; see Explain."""
-        from checks.kit.testbed.explain import Explain, Login
+        from checks.kit.testbed.explain import Explain
 
-        return Explain(Login(self.database, self._runtime.server().address), self.wire)
+        return Explain(self.login(self.database), self.wire)
 
     @asynccontextmanager
     async def running(
@@ -106,13 +119,15 @@ class Testbed:
         events: str = "",
         terminal: str = "",
         debugger: str = "",
+        folder: Path | None = None,
+        called: str = APP,
     ) -> AsyncIterator[App]:
         """An app that is killed at the end of its own block; see `launch` and `service.app.running`."""
-        name = self._workspace.name_for("app")
+        name = self._workspace.name_for(called)
         async with self._entrance(name) as (url, _):
             await self.open_services(env or {})
             starting = running(
-                self._workspace,
+                replace(self._workspace, folder=folder or self.folder),
                 settings(self.lesson, url, self.env, env or {}),
                 module=self.lesson.app,
                 workers=workers or self.lesson.workers,
@@ -125,12 +140,20 @@ class Testbed:
             async with starting as app:
                 yield app
 
-    async def launch(self, env: Mapping[str, str | None] | None = None, workers: int | None = None) -> App:
+    async def launch(
+        self,
+        env: Mapping[str, str | None] | None = None,
+        workers: int | None = None,
+        *,
+        folder: Path | None = None,
+        called: str = APP,
+    ) -> App:
         """Starts an app and returns when it accepts requests. Raises AppDidNotStart.
 
         `env` is added to its environment, a None leaves that name out; `workers` is the number of its processes.
+        `folder` is where another release of the app is, beside the learner's, and `called` is its name in a verdict.
         """
-        return await self._stack.enter_async_context(self.running(env, workers))
+        return await self._stack.enter_async_context(self.running(env, workers, folder=folder, called=called))
 
     async def start(
         self,

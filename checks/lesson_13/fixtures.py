@@ -1,0 +1,192 @@
+"""The fixtures of lesson 13: production's database, the release that serves from it, and the steps of a deploy."""
+
+import asyncio
+import contextlib
+import re
+import time
+import uuid
+
+import jwt
+
+from checks.kit.report import expect
+from checks.kit.testbed.endpoints import Endpoints
+from checks.kit.testbed.fixtures import fixture
+from checks.kit.testbed.rows import Ids, Seeded
+from checks.kit.testbed.shop import Shop
+from checks.lesson_13 import old_release
+from checks.lesson_13.replay import replay
+
+NEW_ONLY = re.compile(r"/tracking$|^/track/")
+"""Paths of endpoints that only the new release has."""
+
+CUSTOMER = 7
+"""A customer with old orders."""
+
+WAITING = """
+    SELECT count(*) FROM pg_locks l WHERE NOT granted AND pid IN (
+        SELECT pid FROM pg_stat_activity WHERE datname = current_database()
+    )
+"""
+"""How many sessions of this database wait for a lock."""
+
+
+@fixture
+async def deploy(testbed):
+    """The deploy of a release: `await deploy.old()`, `deploy.upgrade("0014")`, `deploy.new()`, `deploy.backfill()`."""
+    yield await production(testbed, "production.sql")
+
+
+@fixture
+async def large_deploy(testbed):
+    """As `deploy`, with about 25,000 orders, mails and receipts, and 8,000 coupons."""
+    yield await production(testbed, "production.sql", "large.sql")
+
+
+async def production(testbed, *scripts):
+    """Fills the database."""
+    paths = [testbed.lesson.checks_folder / script for script in scripts]
+    await testbed.fill(*paths)
+    testbed.note("the database is production's, at revision 0013")
+    return Deploy(testbed, paths)
+
+
+class Deploy:
+    """Production's database with its rows, and what can be started on it. `shop` looks into it."""
+
+    def __init__(self, testbed, scripts):
+        self.testbed = testbed
+        self.shop = Shop(testbed.database, testbed.note)
+        self._scripts = scripts
+        self._numbers = iter(range(1, 1000))
+        self._endpoints = Endpoints(testbed.lesson.endpoints)
+
+    async def old(self):
+        """A process of the release that is in production."""
+        folder = await asyncio.to_thread(old_release.folder)
+        return await self.testbed.launch(folder=folder, called="the old release")
+
+    async def new(self):
+        """A process of the learner's release."""
+        return await self.testbed.launch(called="the new release")
+
+    async def upgrade(self, target):
+        """Runs `alembic upgrade` to its end. The check fails unless it succeeds."""
+        return must(await self.try_upgrade(target))
+
+    async def try_upgrade(self, target):
+        return await self.testbed.command("alembic", "upgrade", target)
+
+    async def backfill(self):
+        """Runs the backfill to its end. The check fails unless it succeeds."""
+        return must(await self.try_backfill())
+
+    async def try_backfill(self):
+        return await self.testbed.command("app.backfill")
+
+    async def start(self, *command):
+        """Starts a command and returns at once."""
+        return await self.testbed.start(*command)
+
+    async def copy(self):
+        """One more database like production's, to try in it what has crossed the wire."""
+        return Copy(self.testbed, await self.testbed.filled(*self._scripts))
+
+    @contextlib.contextmanager
+    def transaction(self, *statements):
+        """A session of somebody else, such as a long report: it runs statements, and its transaction stays open."""
+        import psycopg
+
+        login = self.testbed.login(self.testbed.database)
+        with psycopg.connect(login.conninfo().decode()) as connection:
+            for statement in statements:
+                connection.execute(statement)
+            self.testbed.note(f"a session ran {'; '.join(statements)}, and its transaction stays open")
+            yield
+            connection.rollback()
+        self.testbed.note("that transaction has ended")
+
+    async def waits_or_ends(self, process, within=40):
+        """Returns when some session waits for a lock (True), or the process has ended (False)."""
+        until = asyncio.get_running_loop().time() + within
+        while not process.exit.done() and asyncio.get_running_loop().time() < until:
+            if await self.shop.value(WAITING):
+                return True
+            await asyncio.wait({process.exit}, timeout=0.01)
+        return False
+
+    async def kill(self, process):
+        """SIGKILL, and the server notices at once that the client is gone, as it does after a while."""
+        await process.kill()
+        await self.shop.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = current_database() "
+            "AND pid <> pg_backend_pid() AND backend_type = 'client backend' AND application_name NOT LIKE 'workbook%'"
+        )
+
+    async def _account(self, app):
+        """What a new customer logs in with."""
+        number = next(self._numbers)
+        account = {"email": f"ann{number}@example.com", "password": "a password of Ann's"}
+        created = await app.post("/auth/register", json={**account, "name": "Ann"})
+        expect(created.ok, f"{created}", because="Nobody can open an account.", section="See it break")
+        tokens = await app.post("/auth/login", json=account)
+        return {"refresh_token": tokens["refresh_token"], **account}
+
+    async def _rows(self):
+        """Rows for the endpoints. The order is an old one, whose payment is about to be accepted."""
+        one = self.shop.value
+        author = await one("INSERT INTO authors (name) VALUES ('Ben') RETURNING id")
+        book = (
+            "INSERT INTO books (isbn, title, author_id, price_cents, stock) VALUES ($1, 'It', $2, 900, 50) RETURNING id"
+        )
+        books = [await one(book, uuid.uuid4().hex[:13], author) for _ in range(2)]
+        order = await one(
+            "INSERT INTO payments (order_id, key, card_token, amount_cents) SELECT max(id), gen_random_uuid(), 't', 1 "
+            "FROM orders WHERE customer_id = $1 AND status = 'pending' AND id NOT IN (SELECT order_id FROM payments) "
+            "RETURNING order_id",
+            CUSTOMER,
+        )
+        await self.shop.execute("INSERT INTO invoices (order_id, lines, total_cents) VALUES ($1, '[]', 0)", order)
+        return Seeded([author], books, [CUSTOMER], [], [order], others=Ids(customers=[1]))
+
+    async def failures(self, app, *, old=False):
+        """Sends a request to each endpoint; those that do not succeed, as text."""
+        values, failed = await self._account(app), []
+        for endpoint in self._endpoints(await self._rows(), headers=self.login(), **values):
+            if old and NEW_ONLY.search(endpoint.path):
+                continue
+            response = await app.request(endpoint.method, endpoint.path, **endpoint.options)
+            if not response.ok:
+                failed.append(str(response))
+        return failed
+
+    def login(self):
+        """The header of CUSTOMER, who is logged in."""
+        claims = {"sub": str(CUSTOMER), "iss": "bookshop", "aud": "bookshop-api", "exp": int(time.time()) + 600}
+        return {"Authorization": f"Bearer {jwt.encode(claims, self.testbed.lesson.env['JWT_SECRET'], 'HS256')}"}
+
+
+class Copy:
+    """A database like production's. Nobody works in it but the kit."""
+
+    def __init__(self, testbed, database):
+        self._testbed, self._database = testbed, database
+
+    async def replay(self, statements):
+        """What each of Alembic's statements among these does here, as steps."""
+        statements = [statement for statement in statements if statement.process.startswith("alembic")]
+        return await asyncio.to_thread(replay, self._testbed.login(self._database), statements)
+
+    async def backfill(self):
+        """Runs the learner's backfill here."""
+        url = self._database.url(self._testbed.wire.host, self._testbed.wire.port)
+        await self._testbed.command("app.backfill", env={"DATABASE_URL": url})
+
+
+def must(done):
+    expect(
+        done.ok,
+        f"A step of the deploy failed: {done}.",
+        because="The deploy stops half way: what comes after this step cannot begin.",
+        section="See it break",
+    )
+    return done

@@ -1,0 +1,152 @@
+"""Lesson 13: a deploy while the shop is open. Here: what the two releases do beside each other."""
+
+from checks.kit.report import expect
+
+DOWN = "Customers of the shop read an error page while the deploy is under way, and somebody is called at night."
+BACK = "Something is wrong with the new release, and the old one does not work any more either. The shop is down."
+DIFFERENT = "A customer is shown one discount and pays another, depending on which process takes the request."
+SECTION = "A column with a new name"
+
+DISAGREE = """
+    SELECT code, to_jsonb(c) ->> 'percent' AS percent, to_jsonb(c) ->> 'discount_percent' AS discount_percent
+      FROM coupons c
+     WHERE to_jsonb(c) ->> 'percent' IS DISTINCT FROM to_jsonb(c) ->> 'discount_percent' ORDER BY id DESC LIMIT 3
+"""
+"""A column that is missing is NULL here."""
+
+
+async def test_the_old_release_serves_after_0014(deploy):
+    """After `alembic upgrade 0014`, all requests to the old release succeed, in a process that was there before."""
+    old = await deploy.old()
+    before = await deploy.failures(old, old=True)
+    assert not before, before
+    await deploy.upgrade("0014")
+    expect_none(await deploy.failures(old, old=True), "the old release", "after `alembic upgrade 0014`", DOWN)
+
+
+async def test_the_new_release_serves_in_each_phase(deploy):
+    """All requests to the new release succeed: before the backfill, after it, and after `alembic upgrade head`."""
+    await deploy.upgrade("0014")
+    new = await deploy.new()
+    expect_none(await deploy.failures(new), "the new release", "before the backfill", DOWN)
+    await deploy.backfill()
+    expect_none(await deploy.failures(new), "the new release", "after the backfill", DOWN)
+    await deploy.upgrade("head")
+    expect_none(await deploy.failures(new), "the new release", "after `alembic upgrade head`", DOWN)
+
+
+async def test_the_old_release_can_come_back(deploy):
+    """After `alembic upgrade head`, all requests to the old release succeed, and it reads what the new one stored."""
+    old = await deploy.old()
+    await deploy.upgrade("0014")
+    new = await deploy.new()
+    await deploy.backfill()
+    await deploy.upgrade("head")
+    stored = await store(new)
+    for process, which in ((old, "a process that was there before"), (await deploy.old(), "one that starts now")):
+        name = f"the old release ({which})"
+        expect_none(await deploy.failures(process, old=True), name, "after `alembic upgrade head`", BACK)
+        for path, fields in stored.items():
+            response = await process.get(path)
+            expect(
+                response.ok and fields.items() <= response.json.items(),
+                f"The new release has stored {fields}. To {name}: {response}",
+                because="What customers did since the deploy is gone as soon as somebody rolls it back.",
+                section=SECTION,
+            )
+
+
+async def test_both_columns_agree(deploy):
+    """`discount_percent` and `percent` of a coupon are equal from the backfill on, whichever release writes it."""
+    old = await deploy.old()
+    withdrawn, *kept = [f"KEPT-{n}" for n in range(6)]
+    for code in (withdrawn, *kept):
+        await put(old, code, 11)
+    await deploy.upgrade("0014")
+    await put(old, kept[0], 12)
+    await put(old, "NEW-1", 13)
+    new = await deploy.new()
+    for code, percent in ((kept[0], 12), (kept[1], 11), ("NEW-1", 13), (await untouched(deploy), None)):
+        await expect_read(deploy, (old, new), code, percent, "before the backfill")
+    await put(new, kept[2], 14)
+    await put(new, "NEW-2", 15)
+    await put(old, kept[2], 16)
+    await put(old, kept[3], 17)
+    await put(new, kept[3], 18)
+    for code, percent in ((kept[2], 16), ("NEW-2", 15), (kept[3], 18)):
+        await expect_read(deploy, (old, new), code, percent, "before the backfill")
+    await deploy.backfill()
+    await expect_equal(deploy, "after the backfill")
+    await expect_written(deploy, old, new, kept, "after the backfill", 20)
+    expect((await old.delete(f"/coupons/{withdrawn}")).ok, f"The old release cannot withdraw {withdrawn}.",
+           because=DOWN, section=SECTION)  # fmt: skip
+    await deploy.upgrade("head")
+    await expect_equal(deploy, "after `alembic upgrade head`")
+    await expect_written(deploy, old, new, kept, "after `alembic upgrade head`", 40)
+
+
+async def expect_written(deploy, old, new, codes, when, percent):
+    """Both releases change coupons, and make new ones."""
+    for number, code in enumerate((*codes, f"LATE-{percent}", f"LATER-{percent}")):
+        await put((old, new)[number % 2], code, percent + number)
+        await expect_read(deploy, (old, new), code, percent + number, when)
+        await put((new, old)[number % 2], code, percent + number + 1)
+        await expect_read(deploy, (old, new), code, percent + number + 1, when)
+    await expect_equal(deploy, f"{when}, when both releases had changed coupons")
+
+
+async def expect_equal(deploy, when):
+    different = await deploy.shop.rows(DISAGREE)
+    expect(
+        not different,
+        f"The columns of these coupons, and perhaps of others, differ {when}: {different}.",
+        because=DIFFERENT,
+        section=SECTION,
+    )
+
+
+async def expect_read(deploy, releases, code, percent, when):
+    if percent is None:
+        percent = await deploy.shop.value("SELECT percent FROM coupons WHERE code = $1 AND active", code)
+    for process in releases:
+        response = await process.get(f"/coupons/{code}")
+        expect(
+            response.ok and response["percent"] == percent,
+            f"Coupon {code} has {percent} percent. {when.capitalize()}, to {process.process.name}: {response}",
+            because=DIFFERENT,
+            section=SECTION,
+        )
+
+
+async def put(process, code, percent):
+    response = await process.put(f"/coupons/{code}", json={"percent": percent})
+    expect(
+        response.ok and response["percent"] == percent,
+        f"{percent} percent, to {process.process.name}: {response}",
+        because=DOWN,
+        section=SECTION,
+    )
+
+
+async def untouched(deploy):
+    """The code of an active coupon that nobody has changed."""
+    return await deploy.shop.value("SELECT code FROM coupons WHERE active AND code LIKE 'CODE-%' ORDER BY id LIMIT 1")
+
+
+async def store(new):
+    """What the new release stores: the path of each, and the fields that the old one must read there."""
+    receipt = {"till": "NY-1", "sold_at": "2026-03-08T12:00:00+01:00", "cents": 900}
+    stored = await new.post("/receipts", json={"receipts": [{**receipt, "currency": "USD"}, receipt]})
+    coupon = await new.put("/coupons/ROLLBACK", json={"percent": 35})
+    expect(stored.ok and coupon.ok, f"{stored} {coupon}", because=DOWN, section="See it break")
+    kept = {key: receipt[key] for key in ("till", "cents")}
+    return {"/coupons/ROLLBACK": {"percent": 35}} | {f"/receipts/{receipt}": kept for receipt in stored["ids"]}
+
+
+def expect_none(failed, release, when, because):
+    expect(
+        not failed,
+        f"Requests to {release} fail {when}. There are {len(failed)}, among them: {' '.join(failed[:3])}",
+        because=because,
+        section="See it break",
+    )
