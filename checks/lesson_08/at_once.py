@@ -136,6 +136,34 @@ async def overtaken(wire: Wire, shop: Shop, *sends: Callable[[], PendingRequest]
         return Together([await request for request in turns.requests], seen)
 
 
+def following(which: Callable[[Statement], bool]) -> Callable[[Statement], bool]:
+    """For `wire.hold`: any statement after the first one of this kind."""
+    first: list[Statement] = []
+
+    def matches(statement: Statement) -> bool:
+        if not first and which(statement):
+            first.append(statement)
+        return bool(first) and statement is not first[0] and not statement.driver
+
+    return matches
+
+
+async def before_it_locks_books(
+    wire: Wire, shop: Shop, early: Callable[[], PendingRequest], late: Callable[[], PendingRequest]
+) -> Together:
+    """The responses to a request that is about to use books, and to one that is sent then and goes as far as it can.
+
+    So `early` has locked what it locks before the books, and `late` has, if it does so in another order, the books.
+    """
+    with wire.watching() as seen:
+        async with wire.hold(lambda one: one.data and "books" in one.text, limit=1) as held:
+            requests = [early()]
+            await held.wait_for_or(requests[0].task)
+            requests.append(late())
+            await blocked(shop, requests[1:], 1)
+        return Together([await request for request in requests], seen)
+
+
 async def while_writing(
     wire: Wire, shop: Shop, writer: Callable[[], PendingRequest], other: Callable[[], PendingRequest]
 ) -> Together:

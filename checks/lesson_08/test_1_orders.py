@@ -10,6 +10,7 @@ from checks.kit.testbed.waiting import served_meanwhile
 from checks.kit.wire import committing
 from checks.lesson_08.at_once import (
     around_a_move,
+    before_it_locks_books,
     blocked,
     committing_together,
     crowd,
@@ -47,7 +48,7 @@ DEBTS = "SELECT sum(quantity * price_cents) FROM order_lines JOIN orders o ON o.
 CREDIT = "The shop delivers on credit that the customer does not have, and may never see the money."
 
 
-async def test_each_request_works_on_its_own(app, shop, login, provider):
+async def test_each_request_works_on_its_own(app, launch, shop, login, provider):
     """One at a time, orders, gifts, check-outs, edits, transfers and wishes work as the ticket describes them."""
     ids = await shop.seed(books=3, customers=3, stock=10)
     ledger = await read_ledger(shop)
@@ -126,6 +127,7 @@ async def test_each_request_works_on_its_own(app, shop, login, provider):
         because="Customers do not find on their list what they have put there.",
     )
     expect_status(await app.put(f"/wishlist/{third + 100_000}", headers=login(anna)), 404, "A wish for no book")
+    await expect_one_connection_is_enough(launch, shop, login, ids)
     await expect_sums(shop, ledger, provider)
 
 
@@ -200,7 +202,14 @@ async def test_a_copy_is_sold_once(apps, shop, wire, login, provider):
 
 async def test_orders_of_the_same_books_all_succeed(apps, shop, wire, login, provider):
     """Two orders of the same books at the same moment both succeed, in whatever order they list the books."""
-    ids = await shop.seed(books=3, customers=4, stock=20)
+    ids = await shop.seed(books=3, customers=4, stock=28)
+    low, middle, high = sorted(ids.books)
+    await shop.execute(
+        "UPDATE books SET title = 'It''s Equal', price_cents = 900, stock = 28 + array_position($1::bigint[], id) "
+        "WHERE id = ANY($1)",
+        [low, middle, high],
+        step="all books have the same title and price; the stock differs, and sales will change its order",
+    )
     await shop.execute(
         "INSERT INTO books (id, isbn, title, author_id, price_cents, stock) OVERRIDING SYSTEM VALUE "
         "SELECT c.id, '9791' || c.id, 'A Book', (SELECT min(id) FROM authors), 500, 20 FROM customers c "
@@ -236,6 +245,15 @@ async def test_orders_of_the_same_books_all_succeed(apps, shop, wire, login, pro
             because="Friends buy the same books in the same minute, and one of them reads an error.",
             section=ORDER,
         )
+    for ways in ((KEYED, "/checkout"), ("/orders", "/gifts"), ("/gifts", "/checkout"), ("/checkout", "/gifts")):
+        responses = await before_it_locks_books(wire, shop, *sales(apps, login, [anna, anna], ways, there, back))
+        expect(
+            [one.status for one in responses] == [201, 201],
+            f"One customer sent {' and '.join(ways)} at the same moment, of the same three books: "
+            f"{statuses(responses)}. Expected: 201 and 201.",
+            because="A customer who buys in two windows loses one of the two orders.",
+            section=ORDER,
+        )
     crossed = sales(apps, login, [anna, ben], ("/gifts", "/gifts"), {ben: 1}, {anna: 1})
     responses = await in_step(wire, shop, *crossed)
     expect(
@@ -245,9 +263,8 @@ async def test_orders_of_the_same_books_all_succeed(apps, shop, wire, login, pro
         because="Two sales that share nothing wait for each other, since a customer and a book have the same number.",
         section=ORDER,
     )
-    low, middle, high = sorted(ids.books)
     await turn_around(shop, "books")
-    ways, copies = ("/orders", "/orders", "/gifts", "/checkout"), ({high: 1}, {middle: 1}, there, {low: 1, high: 1})
+    ways, copies = ("/orders", "/orders", "/gifts", "/checkout"), ({high: 3}, {middle: 1}, there, {low: 1, high: 1})
     responses = await around_a_move(wire, shop, *sales([*apps, *apps], login, ids.customers, ways, *copies))
     expect(
         [one.status for one in responses] == [201] * 4,
@@ -259,8 +276,8 @@ async def test_orders_of_the_same_books_all_succeed(apps, shop, wire, login, pro
     )
     left = [(await row_of(shop, book))["stock"] for book in (low, middle, high)]
     expect(
-        left == [6, 6, 5],
-        f"Of three books with 20 copies each, 14, 14 and 15 were sold. The stock is {left}.",
+        left == [7, 8, 6],
+        f"Of three books with 29, 30 and 31 copies, 22, 22 and 25 were sold. The stock is {left}.",
         because=OVERSOLD,
         section=LOST,
     )
@@ -359,6 +376,29 @@ async def expect_credit_is_used_up(app, shop, login, customer, book):
         placed = await app.post("/orders", **buying("/orders", {book: 1}, login(customer)))
         expect_status(placed, status, what, because)
     await shop.execute("UPDATE customers SET credit_cents = $2 WHERE id = $1", customer, credit)
+
+
+async def expect_one_connection_is_enough(launch, shop, login, ids):
+    """No request needs a second connection while it has one."""
+    app = await launch(env={"DATABASE_CONNECTIONS": "1"})
+    anna, ben, _ = ids.customers
+    book = ids.books[0]
+    found = await app.get(f"/books/{book}")
+    options = {"json": {"title": "Newer"}, "headers": {"If-Match": found.headers.get("etag", "")}}
+    responses = [await app.patch(f"/books/{book}", **options)]
+    responses += [await app.post(path_of(way), **buying(way, {book: 1}, login(anna))) for way in WAYS]
+    transfer = {"recipient_id": ben, "cents": 5}
+    responses.append(await app.post("/transfers", json=transfer, headers=login(anna)))
+    responses.append(await app.put(f"/wishlist/{book}", headers=login(ben)))
+    for response in responses:
+        expect(
+            response.ok,
+            f"A service with one connection to the database (DATABASE_CONNECTIONS=1) got one request at a time. "
+            f"{response}. Expected: success.",
+            because="A request that waits for a second connection keeps its first one. When as many requests come as "
+            "there are connections, each of them waits for the others, and all fail.",
+            section="See it break",
+        )
 
 
 def sales(apps, login, customers, ways, *copies):

@@ -2,11 +2,14 @@
 
 from checks.kit.report import expect
 from checks.kit.testbed.invariants import read_ledger
-from checks.lesson_08.at_once import in_step, while_writing
+from checks.kit.testbed.waiting import served_meanwhile
+from checks.kit.wire import committing
+from checks.lesson_08.at_once import following, in_step, while_writing
 from checks.lesson_08.shopping import expect_status, expect_sums, order_of, row_of, statuses
 
 VERSION = "Compare the version where you write"
 GONE = "An editor's work is gone, and nobody is told: both have read that their edit is saved."
+UNSEEN = "The editor is told that all is well, and learns the current ETag, but has never seen the current book."
 BLIND = "A client that does not say what it has read overwrites whatever came in between."
 
 
@@ -47,6 +50,18 @@ async def test_an_edit_says_what_it_changes(apps, shop):
         )
         late = await apps[0].patch(f"/books/{book}", json={"price_cents": 1}, headers=if_match(seen))
         expect_status(late, 412, "An edit with an ETag from before a change by another program", GONE, VERSION)
+    for change in ({}, {"price_cents": (await row_of(shop, book))["price_cents"]}):
+        what = f"An edit that changes nothing ({change})"
+        late = await apps[0].patch(f"/books/{book}", json=change, headers=if_match(seen))
+        expect_status(late, 412, f"{what}, with an ETag that is out of date", UNSEEN, VERSION)
+        bare = await apps[1].patch(f"/books/{book}", json=change)
+        expect_status(bare, 428, f"{what}, without If-Match", BLIND, VERSION)
+    change_both = "UPDATE books SET title = $2, price_cents = $3 WHERE id = $1"
+    await shop.execute(change_both, book, "Area 5", 1100)
+    seen = await apps[0].get(f"/books/{book}")
+    await shop.execute(change_both, book, "Area 51", 100, step="another title and price, with the same digits in a row")
+    late = await apps[1].patch(f"/books/{book}", json={"price_cents": 1}, headers=if_match(seen))
+    expect_status(late, 412, 'An edit with the ETag of "Area 5" at 1100, which is "Area 51" at 100 now', GONE, VERSION)
     body = {"isbn": "978-0-1111", "title": "Made", "author_id": ids.authors[0], "price_cents": 900}
     made = await apps[0].post("/books", json=body)
     expect_status(made, 201, "A new book", section=VERSION)
@@ -94,6 +109,7 @@ async def test_of_two_edits_at_once_one_wins(apps, shop, wire, login, provider):
         await expect_stored(
             shop, book, before | changes[winner] | changes[1 - winner], "both edits, one after the other"
         )
+    await expect_etags_belong_to_bodies(apps, shop, wire, ids.books[0])
     book = ids.books[3]
     first, before = await apps[0].get(f"/books/{book}"), await row_of(shop, book)
     [edit] = edits(apps[:1], book, first, [{"title": "Sold Meanwhile"}])
@@ -111,12 +127,42 @@ async def test_of_two_edits_at_once_one_wins(apps, shop, wire, login, provider):
     await expect_sums(shop, ledger)
 
 
+async def expect_etags_belong_to_bodies(apps, shop, wire, book):
+    """The book in a response is the one that its ETag names, also if it is edited before the response is complete."""
+    path = f"/books/{book}"
+    moments = (
+        # a SELECT that is held here has its snapshot already: it returns the book from before the edit
+        ("GET /books/{id} was reading the book", "GET", lambda _: {}, lambda one: one.data),
+        ("PATCH /books/{id} had committed, and sent another statement", "PATCH", saving, following(committing)),
+    )
+    for what, method, options, moment in moments:
+        read = await apps[0].get(path)
+        async with wire.hold(moment, limit=1) as held:
+            request = apps[0].start_request(method, path, **options(read))
+            if await held.wait_for_or(request.task):
+                read = await apps[1].get(path)
+                await served_meanwhile(apps[1], "PATCH", path, **saving(read, "Bo Again"))
+        response, now = await request, await apps[1].get(path)
+        expect(
+            response.headers.get("etag") != now.headers.get("etag") or response["title"] == now["title"],
+            f"{what} when another editor saved a new title. The response has the title {response.json.get('title')!r} "
+            f"with the ETag {response.headers.get('etag')}. This is the ETag of the title {now['title']!r}.",
+            because="An editor who sends this ETag back overwrites the other edit without having seen it.",
+            section=VERSION,
+        )
+
+
 def edits(apps, book, read, changes):
     """What to send for `in_step`: an edit for each change, with the ETag of what was read, at the next process."""
     return [
         lambda app=app, change=change: app.start_request("PATCH", f"/books/{book}", json=change, headers=if_match(read))
         for app, change in zip(apps, changes, strict=True)
     ]
+
+
+def saving(read, title="Ann Again"):
+    """The options of a PATCH that changes the title of the book in this response."""
+    return {"json": {"title": title}, "headers": if_match(read)}
 
 
 def if_match(response):

@@ -45,6 +45,7 @@ async def test_a_key_places_one_order(servers, shop, login):
         "the prices went up": "UPDATE books SET price_cents = price_cents + 50",
         "the last copies were sold": "UPDATE books SET stock = 0",
         "the order was shipped": "UPDATE orders SET status = 'shipped'",
+        "the customer's credit was used up": "UPDATE customers SET credit_cents = 0",
     }
     for number, (what, sql) in enumerate(changes.items(), 1):
         await shop.execute(sql, step=what)
@@ -52,12 +53,14 @@ async def test_a_key_places_one_order(servers, shop, login):
         expect_repeated(first, again, f"Then {what}")
     await expect_orders(shop, anna, 1, f"{len(changes) + 1} requests with one key")
     await shop.execute("UPDATE books SET stock = 9, price_cents = 1000")
+    await shop.execute("UPDATE customers SET credit_cents = 500000")
     others = {
         "one copy more": order_of({one: 3, other: 1}),
         "one book less": order_of({one: 2}),
         "the first line twice": {"lines": [order_of({one: 2})["lines"][0], *body["lines"]]},
         "the same quantities the other way round": order_of({one: 1, other: 2}),
         "another book at the same price": order_of({one: 2, third: 1}),
+        "a book that does not exist": order_of({one: 2, third + 100_000: 1}),
     }
     for what, another in others.items():
         refused = await post(servers[1], login, anna, another, KEY)
@@ -87,6 +90,7 @@ async def test_a_key_places_one_order(servers, shop, login):
         f"a customer had ordered the same again on purpose, twice without a key, with three keys of {LONGEST} "
         "characters of which one is different, and with three that are nearly the first key,",
     )
+    await expect_customer_and_key_are_two_things(servers[1], shop, login, anna, order_of({third: 1}))
 
 
 async def test_a_double_click_places_one_order(apps, shop, wire, login):
@@ -214,6 +218,25 @@ async def test_a_key_outlives_a_failure(apps, launch, shop, wire, login):
             pass  # PostgreSQL has noticed that the process is gone, and has rolled back what it had begun
         await expect_retried(f"killed {number}", f"The service was killed before {which}")
     await expect_sums(shop, ledger)
+
+
+async def expect_customer_and_key_are_two_things(app, shop, login, customer, body):
+    """The digits of the customer's id and the key, in a row, are those of another customer and another key."""
+    namesake = int(f"{customer}7")
+    await shop.execute(
+        "INSERT INTO customers (id, email, name) OVERRIDING SYSTEM VALUE VALUES ($1, 'namesake@example.com', 'Dee')",
+        namesake,
+        step=f"there is a customer {namesake}, too",
+    )
+    for owner, key in ((customer, "75"), (namesake, "5")):
+        placed = await post(app, login, owner, body, key)
+        expect(
+            placed.status == 201 and placed["customer_id"] == owner,
+            f"Customer {customer} used the key 75, and customer {namesake} the key 5. Customer {owner} got: {placed}. "
+            f"Expected: 201 and an order of customer {owner}.",
+            because=OTHERS,
+            section=KEYS,
+        )
 
 
 async def post(app, login, customer, body, key):
