@@ -1,4 +1,4 @@
-"""Two requests of which each has read before either writes, and one whose COMMIT is held."""
+"""Requests that meet another writer at the same moment, and one whose COMMIT is held."""
 
 from __future__ import annotations
 
@@ -37,6 +37,27 @@ async def both_before_either_writes(
                 break
             await asyncio.wait(open_, timeout=0.01, return_when=asyncio.FIRST_COMPLETED)
     return [await request for request in requests]
+
+
+WAIT_FOR_US = "SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))"
+
+
+async def while_another_program_writes(
+    shop: Shop, send: Callable[[], PendingRequest], sql: str, *values: object
+) -> Response:
+    """The response to a request that is sent after another program has run `sql`, and before that program commits.
+
+    It commits when the request waits for it, or has its response already.
+    """
+    await shop.execute("BEGIN")
+    try:
+        await shop.execute(sql, *values, step="another program changes a row, and does not commit yet")
+        request = send()
+        while not request.task.done() and not await shop.value(WAIT_FOR_US):
+            await asyncio.wait([request.task], timeout=0.01)
+    finally:
+        await shop.execute("COMMIT", step="the other program commits")
+    return await request
 
 
 async def stored_first(app: App, wire: Wire, method: str, path: str, body: dict[str, Any], section: str) -> Response:

@@ -3,10 +3,13 @@
 import json
 
 from checks.kit.report import expect
-from checks.lesson_12.at_once import both_before_either_writes, stored_first
+from checks.lesson_12.at_once import both_before_either_writes, stored_first, while_another_program_writes
 
 LOST = "An editor sees the new value and closes the page. The next reader sees the old one, and nobody knows why."
+TWO_EDITORS = "Two editors work on one book, and the work of one of them is gone. Both read that it is stored."
 SECTION = "The session compares values, and not what happened to them"
+
+AT_ONCE = "Two changes at the same moment"
 
 BEFORE = {
     "language": "fr",
@@ -75,7 +78,7 @@ async def test_a_change_of_attributes_is_stored(app, shop, wire):
 
 
 async def test_changes_at_the_same_moment_both_stay(apps, shop, wire):
-    """Two changes of one book's attributes at the same moment, in two processes, are both stored."""
+    """Two changes of one book's attributes at the same moment, in two processes or by SQL, are both stored."""
     ids = await shop.seed(books=1)
     path = f"/books/{ids.books[0]}/attributes"
     for before, *changes in (
@@ -97,9 +100,33 @@ async def test_changes_at_the_same_moment_both_stay(apps, shop, wire):
             f"The attributes were {json.dumps(before)}. Two processes changed them at the same moment, by "
             f"{json.dumps(one)} and {json.dumps(other)}. The responses have status {responses[0].status} and "
             f"{responses[1].status}. The table has {json.dumps(found)}; expected: {json.dumps(expected)}.",
-            because="Two editors work on one book, and the work of one of them is gone. Both read that it is stored.",
-            section="Two changes at the same moment",
+            because=TWO_EDITORS,
+            section=AT_ONCE,
         )
+        for number, app in enumerate(apps[:2], 1):
+            response = await app.get(path)
+            expect(
+                response.status == 200 and response.json == expected,
+                f"The table has {json.dumps(expected)} after changes through two processes. Process {number} returns "
+                f"something else: {response}",
+                because="What an editor sees depends on the process that the request happens to reach.",
+                section=AT_ONCE,
+            )
+    await shop.execute("UPDATE books SET attributes = $1", json.dumps(BEFORE), step="the book has attributes")
+    response = await while_another_program_writes(
+        shop,
+        lambda: apps[0].start_request("PATCH", path, json={"language": "de"}),
+        """UPDATE books SET attributes = attributes || '{"series": "Harbor"}' WHERE id = $1""",
+        ids.books[0],
+    )
+    found, expected = await stored(shop, ids.books[0]), {**BEFORE, "language": "de", "series": "Harbor"}
+    expect(
+        response.status == 200 and found == expected,
+        f"Another program had set the series to Harbor by SQL, and not committed yet, when {path} was sent "
+        f'{{"language": "de"}}: {response}. The table has {json.dumps(found)}; expected: {json.dumps(expected)}.',
+        because="A program of the warehouse corrects a book, and its correction is gone.",
+        section=AT_ONCE,
+    )
 
 
 async def stored(shop, book):

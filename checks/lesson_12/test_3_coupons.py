@@ -5,7 +5,7 @@ from urllib.parse import quote
 import asyncpg
 
 from checks.kit.report import expect
-from checks.lesson_12.at_once import both_before_either_writes, stored_first
+from checks.lesson_12.at_once import both_before_either_writes, stored_first, while_another_program_writes
 
 TWO = "A customer gets 10 or 20 percent, whichever row comes first. Marketing withdraws one, and the other goes on."
 COUNTED = "Marketing pays its partners by this number."
@@ -74,6 +74,17 @@ async def test_a_code_has_one_active_coupon(apps, shop, wire):
             because=TWO,
             section=SECTION,
         )
+    response = await while_another_program_writes(
+        shop, lambda: apps[0].start_request("PUT", "/coupons/MAY", json={"percent": 10}), OTHER, "MAY", True
+    )
+    rows = [row for row in await shop.rows(STORED, "MAY") if row["active"]]
+    expect(
+        len(rows) == 1,
+        f"Another program had added an active coupon MAY, and not committed yet, when PUT /coupons/MAY was sent: "
+        f"{response}. Active coupons of this code: {rows}.",
+        because=TWO,
+        section=SECTION,
+    )
 
 
 async def test_each_put_of_a_coupon_counts(apps, shop, wire):
@@ -98,6 +109,21 @@ async def test_each_put_of_a_coupon_counts(apps, shop, wire):
         for app in (apps[0], apps[1]):
             response = await app.get(path)
             expect_count(response, expected, f"The coupon {code} was set {expected} times, ten times in a crowd")
+    responses = await both_before_either_writes(
+        wire,
+        shop,
+        lambda: apps[0].start_request("PUT", "/coupons/MAY", json={"percent": 10}),
+        lambda: apps[1].start_request("PUT", "/coupons/MAY", json={"percent": 20}),
+    )
+    made = sum(response.status == 200 for response in responses)
+    counts = [row["times_set"] for row in await shop.rows(STORED, "MAY")]
+    expect(
+        len(counts) > 1 or counts == [made],  # two rows are what another check is about
+        f"There was no coupon MAY. Two processes set it at the same moment, and {made} of them got status 200. "
+        f"Its times_set is {counts}; expected: {made}.",
+        because=COUNTED,
+        section=CONFLICT,
+    )
 
 
 async def test_a_withdrawn_coupon_stays(app, shop, wire):

@@ -4,7 +4,7 @@ from datetime import datetime
 from uuid import UUID
 
 from checks.kit.report import expect
-from checks.lesson_12.at_once import stored_first
+from checks.lesson_12.at_once import both_before_either_writes, stored_first
 from checks.lesson_12.days import batch, in_another_zone
 
 MOST = 20
@@ -12,7 +12,10 @@ PATIENCE = (
     "Each wait is a way to the database and back. A till does not wait for 2,000 of them: it gives up and tries again."
 )
 BATCHES = "A key that the database makes costs a statement for each row"
+KEYS = "Keys in order and keys in no order"
 MOMENTS = "A time without a zone is not a moment"
+
+MORNING = "2026-01-05T09:00:00Z"
 
 STORED = "SELECT till, cents FROM receipts WHERE id = $1"
 
@@ -71,12 +74,18 @@ async def test_a_batch_takes_few_round_trips(app, shop, wire):
     )
 
 
-async def test_new_keys_are_greater(apps, shop):
+async def test_new_keys_are_greater(apps, shop, wire):
     """Each key of a batch is a UUID that is greater than all keys of the batches that were stored before it."""
     greatest, of = UUID(int=0), "none"
     for turn, size in enumerate((1, 100, 1, 1, 50, 1, 1, 1)):
         app = apps[turn % 2]
-        response = await app.post("/receipts", json=batch(*["2026-01-05T09:00:00Z"] * size))
+        response = await app.post("/receipts", json=batch(*[MORNING] * size))
+        expect(
+            response.status == 201,
+            f"Batch {turn + 1}, with {size} receipts, through process {turn % 2 + 1}: {response}",
+            because="A till cannot send its receipts.",
+            section=KEYS,
+        )
         keys = sorted(UUID(key) for key in response["ids"])
         expect(
             len(set(keys)) == size and keys[0] > greatest,
@@ -84,7 +93,7 @@ async def test_new_keys_are_greater(apps, shop):
             f"{greatest}, in {of}.",
             because="An index adds keys in no order all over its pages. With the receipts of years, a page is read "
             "from the disk for each new one, and the tills wait.",
-            section="Keys in order and keys in no order",
+            section=KEYS,
         )
         greatest, of = keys[-1], f"batch {turn + 1}"
         await app.get(f"/receipts/{greatest}")
@@ -93,7 +102,17 @@ async def test_new_keys_are_greater(apps, shop):
         found == 0,
         f"PostgreSQL has {found} keys that are greater than the last one, {greatest}.",
         because="The response names other keys than the table.",
-        section="Keys in order and keys in no order",
+        section=KEYS,
+    )
+    sends = [lambda app=app: app.start_request("POST", "/receipts", json=batch(*[MORNING] * 20)) for app in apps[:2]]
+    responses = await both_before_either_writes(wire, shop, *sends)
+    expect(
+        [response.status for response in responses] == [201, 201]
+        and len({key for response in responses for key in response["ids"]}) == 40,
+        f"Two processes stored a batch of 20 receipts at the same moment. Expected: status 201 twice, and 40 different "
+        f"keys. {responses[0]} {responses[1]}",
+        because="The tills of two branches send their receipts in the evening, and one of them is refused.",
+        section=KEYS,
     )
 
 
