@@ -190,12 +190,57 @@ async def test_a_refused_change_changes_nothing(app, shop, wire):
         await expect_refused(response, "is taken by a book that arrives just before the UPDATE")
 
 
+@pytest.mark.needs("test_a_change_is_returned")
+async def test_a_change_keeps_what_it_leaves_out(app, shop, wire):
+    """A field that a PATCH leaves out stays as it is, also if somebody else changes it at the same moment."""
+    ids = await shop.seed(books=1)
+    [book] = ids.books
+    path = f"/books/{book}"
+    before = await book_with(shop, book)
+    empty = await app.patch(path, json={})
+    await wait_quiescent(app, wire)
+    kept = ("isbn", "title", "author_id", "price_cents", "stock")
+    row = await book_with(shop, book)
+    changed = "".join(
+        f" {name} was {before[name]!r} and is {row[name]!r}." for name in kept if row[name] != before[name]
+    )
+    expect(
+        empty.ok and not changed,
+        f"A PATCH without any field was sent. {empty}.{changed}",
+        because="An editor who saves a form without a change reads an error, or changes a book by it.",
+        section=ONUPDATE,
+    )
+    arrived = False
+    async with wire.hold(changing, limit=1) as changes:
+        request = app.start_request("PATCH", path, json={"title": "New"})
+        if await changes.wait_for_or(request.task):
+            arrived = await unless_locked(shop, shop.execute(RAISE, book, step="somebody else sets the price to 4711"))
+    response = await request
+    await wait_quiescent(app, wire)
+    row = await book_with(shop, book)
+    expect(
+        not arrived or row["price_cents"] == 4711,
+        f"PATCH {path} with a new title was sent. Just before its first change arrived in PostgreSQL, somebody else "
+        f"set the price from {before['price_cents']} to 4711 cents. Afterwards it is {row['price_cents']}.",
+        because="Somebody else's change is undone, and neither of the two editors learns of it.",
+        section=ONUPDATE,
+    )
+    expect(
+        response.status in (409, 412) or (response.ok and row["title"] == "New"),
+        f"While a PATCH with a new title was under way, somebody else changed the price. {response}. The title is "
+        f"stored as {row['title']!r}.",
+        because="The editor's change is possible and was not made.",
+        section=ONUPDATE,
+    )
+
+
 async def test_a_list_of_books_is_returned_as_it_is_stored(app, shop, wire):
     """`POST /books/bulk` returns 201 with all books as they are stored, in the order in which they were sent."""
     ids = await shop.seed(authors=2, books=1)
     await change_books(shop)
     sent = [
-        {"isbn": isbn, "title": title, "author_id": ids.authors[n % 2], "price_cents": price, "stock": n % 3}
+        {"isbn": isbn, "title": title, "author_id": ids.authors[n % 2], "price_cents": price}
+        | ({"stock": n % 3} if n % 3 else {})  # a book without a stock has none
         for n, (isbn, title, price) in enumerate(
             (
                 ("979-8-00-000004-0", "Volume 3", 30),
@@ -289,6 +334,8 @@ async def test_a_long_list_takes_no_more_round_trips_than_a_short_one(app, shop,
     trips = {}
     for size in (2, 5, 50):  # the first one is for what happens once per connection
         books = [new_book(ids, f"97800{size:03}{n:05}") | {"author_id": ids.authors[n]} for n in range(size)]
+        for n, book in enumerate(books[::2]):
+            book["stock"] = n
         with wire.watching() as seen:
             response = await app.post("/books/bulk", json=books)
             await wait_quiescent(app, wire)
@@ -302,8 +349,8 @@ async def test_a_long_list_takes_no_more_round_trips_than_a_short_one(app, shop,
         trips[size] = seen.round_trips
     expect(
         trips[50] < 2 * trips[5],
-        f"5 books took {trips[5]} round trips, 50 books {trips[50]}. A statement that the driver prepares "
-        "first takes two.",
+        f"5 books took {trips[5]} round trips, 50 books {trips[50]}. Every second book was sent with a stock. "
+        "A statement that the driver prepares first takes two.",
         because="Each round trip is a wait. Within one machine nobody notices. From an office 20 ms away, these are "
         f"{trips[50] * 20} ms instead of about {trips[5] * 20} ms.",
         section=ROUND_TRIPS,
@@ -312,16 +359,18 @@ async def test_a_long_list_takes_no_more_round_trips_than_a_short_one(app, shop,
 
 async def test_a_retry_does_not_write_twice(app, shop, wire):
     """A client that sends a review, and repeats it after each 5xx, gets 201 and finds one review stored."""
-    ids = await shop.seed(books=2, customers=2)
+    ids = await shop.seed(books=3, customers=2)
     await shop.add("reviews", book_id=ids.books[1], customer_id=ids.customers[1], rating=3)
-    for book, body in (
-        (ids.books[0], {"rating": 4, "body": 'Good, "very" good: 100%.'}),
-        (ids.books[1], {"rating": 1}),
+    for book, body, cut in (
+        (ids.books[0], {"rating": 4, "body": 'Good, "very" good: 100%.'}, False),
+        (ids.books[1], {"rating": 1}, False),
+        (ids.books[2], {"rating": 2, "body": "Sent while the network fails"}, True),
     ):
         review = {"customer_id": ids.customers[0], **body}
-        responses = [await app.post(f"/books/{book}/reviews", json=review)]
+        path = f"/books/{book}/reviews"
+        responses = [await (cut_before_its_change(app, wire, path, review) if cut else app.post(path, json=review))]
         while responses[-1].status >= 500 and len(responses) < 3:
-            responses.append(await app.post(f"/books/{book}/reviews", json=review))
+            responses.append(await app.post(path, json=review))
         response = responses[-1]
         await wait_quiescent(app, wire)
         rows = await shop.rows(
@@ -329,10 +378,13 @@ async def test_a_retry_does_not_write_twice(app, shop, wire):
         )
         expect(
             response.status == 201 and len(rows) == 1,
-            f"{response}, and the book has {plural(len(rows), 'review')} by this customer.",
+            ("The connection to PostgreSQL broke before the review was stored. " if cut else "")
+            + f"{response}, and the book has {plural(len(rows), 'review')} by this customer.",
             because="The book's rating counts one reader several times."
             + (" The client repeated its review after each 5xx, as clients do." if len(responses) > 1 else "")
             if len(rows) > 1
+            else GIVES_UP
+            if cut and 400 <= response.status < 500
             else unconfirmed(response, len(rows), "review"),
             section=EXPIRY,
         )
@@ -429,11 +481,10 @@ async def test_a_refused_order_is_not_in_the_log(app, shop, wire):
     cheap, scarce = ids.books
     await shop.execute("UPDATE books SET stock = 1 WHERE id = $1", scarce, step="one copy is left of a book")
     email = await shop.value("SELECT email FROM customers WHERE id = $1", customer)
-    unknown = 1_000_000_000
     for how, order in (
-        ("with a book that does not exist", order_for(customer, {cheap: 1, unknown: 1})),
+        ("with a book that does not exist", order_for(customer, {cheap: 1, UNKNOWN: 1})),
         ("of more copies than there are", order_for(customer, {cheap: 1, scarce: 2})),
-        ("of an unknown customer", order_for(unknown, {cheap: 1})),
+        ("of an unknown customer", order_for(UNKNOWN, {cheap: 1})),
         ("without a line", order_for(customer, {})),
         (BEYOND, order_for(customer, {cheap: 1, scarce: 1})),
     ):
@@ -453,6 +504,42 @@ async def test_a_refused_order_is_not_in_the_log(app, shop, wire):
         because="The accountants charge a customer for books that nobody sends.",
         section=AFTER,
     )
+
+
+async def test_what_is_impossible_is_refused(app, shop, wire):
+    """A taken ISBN, an unknown book, author or customer, and too large an order return 4xx, and nothing is stored."""
+    ids = await shop.seed(books=2, customers=1, stock=5)
+    [customer] = ids.customers
+    first, second = ids.books
+    isbn = await shop.value("SELECT isbn FROM books WHERE id = $1", first)
+    stranger = new_book(ids, "9780131103627") | {"author_id": UNKNOWN}
+    before = await all_rows(shop)
+    for method, path, body, how in (
+        ("POST", "/books", new_book(ids, isbn), "A book whose ISBN is taken"),
+        ("POST", "/books", new_book(ids, f"{isbn[:4]}-{isbn[4:]}"), "A book whose ISBN is taken, with a hyphen in it"),
+        ("POST", "/books", stranger, "A book by an unknown author"),
+        ("POST", "/books/bulk", [new_book(ids, "9780262033848"), stranger], "A list with an unknown author"),
+        ("PATCH", f"/books/{UNKNOWN}", {"price_cents": 5}, "A change of an unknown book"),
+        ("POST", f"/books/{UNKNOWN}/reviews", {"customer_id": customer, "rating": 4}, "A review of an unknown book"),
+        ("POST", f"/books/{first}/reviews", {"customer_id": UNKNOWN, "rating": 4}, "A review by an unknown customer"),
+        ("POST", "/orders", order_for(customer, {first: 1, UNKNOWN: 1}), "An order of an unknown book"),
+        ("POST", "/orders", order_for(UNKNOWN, {first: 1}), "An order by an unknown customer"),
+        ("POST", "/orders", order_for(customer, {first: 1, second: 6}), "An order of 6 copies of 5"),
+    ):
+        response = await app.request(method, path, json=body)
+        await wait_quiescent(app, wire)
+        now = await all_rows(shop)
+        changed = [table for table in now if now[table] != before[table]]
+        expect(
+            400 <= response.status < 500 and not changed,
+            f"{how}: {response}. " + (f"The rows of {', '.join(changed)} changed." if changed else "Nothing changed."),
+            because="The client has a confirmation of something that is impossible."
+            if response.ok
+            else "The client reads that the request failed, and part of it is stored."
+            if changed
+            else "A client takes a 5xx for a fault of the shop, and sends the request again and again.",
+            section=WAYS,
+        )
 
 
 def new_book(ids, isbn):
@@ -478,14 +565,35 @@ async def while_others_write(app, wire, shop, path, body, table, other):
 
 async def arrives_meanwhile(shop, table, **columns):
     """Inserts a row for somebody else; False if the app holds a lock that makes everybody else wait."""
+    return await unless_locked(shop, shop.add(table, **columns))
+
+
+async def unless_locked(shop, change):
+    """Awaits a change by somebody else; False if the app holds a lock that makes everybody else wait."""
     await shop.execute("SET lock_timeout = '1s'")
     try:
-        await shop.add(table, **columns)
+        await change
     except asyncpg.LockNotAvailableError:
         return False
     finally:
         await shop.execute("RESET lock_timeout")
     return True
+
+
+async def cut_before_its_change(app, wire, path, body):
+    """The response to a POST whose connection to PostgreSQL breaks before its first change arrives there."""
+    async with wire.hold(changing, limit=1) as changes:
+        request = app.start_request("POST", path, json=body)
+        if await changes.wait_for_or(request.task):
+            await wire.cut()
+        changes.release()
+        return await request
+
+
+async def all_rows(shop):
+    """All rows of the tables that the endpoints write, by table."""
+    tables = ("books", "reviews", "orders", "order_lines")
+    return {table: await shop.rows(f"SELECT * FROM {table} ORDER BY id") for table in tables}
 
 
 async def book_with(shop, id_):
@@ -554,6 +662,8 @@ def unconfirmed(response, stored, what):
     return f"The {what} is not stored, although nothing is wrong with the request."
 
 
+UNKNOWN = 1_000_000_000
+RAISE = "UPDATE books SET price_cents = 4711 WHERE id = $1"
 BEYOND = "beyond the credit, which PostgreSQL finds at COMMIT"
 RATING = """
 SELECT rating_count AS counted, count(reviews) AS reviews, coalesce(avg(rating), 0)::float AS average,
@@ -565,6 +675,9 @@ SELECT order_id AS id, sum(quantity * price_cents) AS cents FROM order_lines JOI
 WHERE customer_id = ANY($1) GROUP BY 1 ORDER BY 1
 """
 
+GIVES_UP = (
+    "A client repeats a review only after a 5xx. It takes a 4xx for a mistake of the reader, and the review is lost."
+)
 MISSING = "The publisher's list and the catalogue are not the same, and the publisher is not told."
 STALE = "The client shows and keeps something else than what the database holds."
 NAIVE = (

@@ -113,7 +113,8 @@ async def test_authors_cost_the_rows_they_show(app, shop, wire):
 async def test_a_page_holds_what_was_asked_for(app, shop):
     """`GET /catalogue?page=1&size=10` holds ten books by title, each with author and reviews, and the total."""
     ids = await shop.seed(authors=5, books=22, customers=7, reviews=57)
-    await add_reviews(shop, ids.books[4], ids.customers[1], 25)
+    await add_reviews(shop, ids.books[4], ids.customers[1], MANY)
+    await add_reviews(shop, ids.books[4], ids.customers[2], 3)  # the same ratings and words again
     stored = {book["id"]: book for book in await stored_books(shop)}
     titles: list[str] = []
     shown: list[Any] = []
@@ -143,6 +144,13 @@ async def test_a_page_holds_what_was_asked_for(app, shop):
     expect(
         beyond["books"] == [],
         f"The pages 1 to 3 hold all {len(stored)} books, and page 4 holds {len(beyond['books'])}.",
+        because="Visitors see the same books again and again.",
+        section=PAGE,
+    )
+    last = await got(app, f"/catalogue?page={2**31 - 1}&size=100", PAGE)  # far more books than fit into an integer
+    expect(
+        last["books"] == [],
+        f"The shop has {len(stored)} books. {last.request} returns {len(last['books'])} of them.",
         because="Visitors see the same books again and again.",
         section=PAGE,
     )
@@ -238,13 +246,14 @@ async def test_an_account_is_complete(app, shop):
     reader = await shop.add("customers", email="reader@example.org", name="Ann Lee")
     buyer = await shop.add("customers", email="buyer@example.org", name="Ann Lee")
     quiet = await shop.add("customers", email="quiet@example.org", name="")
-    await add_reviews(shop, ids.books[0], reader, 2)
-    await shop.add("orders", customer_id=buyer)
+    await add_reviews(shop, ids.books[0], reader, MANY)
+    await add_reviews(shop, ids.books[1], reader, 3)  # the same ratings and words again
+    await add_orders(shop, ids.books[:3], buyer, MANY)
     for customer in (*ids.customers, reader, buyer, quiet, *ids.others.customers):
         response = await got(app, f"/customers/{customer}", TWO)
         wrong = difference_of(await stored_account(shop, customer), response.json)
         expect(not wrong, f"GET /customers/{customer}:\n{wrong}", because=INCOMPLETE, section=TWO)
-    for unknown in (ids.orders[0], ids.books[0], 999_999_999):
+    for unknown in (ids.orders[0], ids.books[0], 999_999_999, 2**63 - 1):
         response = await app.get(f"/customers/{unknown}")
         expect(
             response.status == 404,
@@ -281,7 +290,10 @@ async def test_a_history_is_complete(app, shop):
     order, twice = ids.orders[0], ids.books[7]
     for quantity, price in ((2, 5), (3, 5), (3, 5)):
         await shop.add("order_lines", order_id=order, book_id=twice, quantity=quantity, price_cents=price)
-    for customer in (*ids.customers, *ids.others.customers):
+    quiet = await shop.add("customers", email="quiet@example.org", name="Ann Lee")
+    buyer = await shop.add("customers", email="buyer@example.org", name="Ann Lee")
+    await add_orders(shop, ids.books[:3], buyer, MANY)
+    for customer in (*ids.customers, quiet, buyer, *ids.others.customers):
         path = f"/customers/{customer}/orders"
         response = await got(app, path, LEVEL)
         wrong = differences(await stored_history(shop, customer), response.json, "order")
@@ -316,7 +328,7 @@ async def test_a_long_history_takes_the_statements_of_a_short_one(app, shop, wir
 @pytest.mark.needs("test_a_history_is_complete")
 async def test_a_history_costs_its_rows(app, shop, wire):
     """A history of 30 orders fetches the rows of these orders, and nobody else's."""
-    ids = await shop.seed(authors=6, books=12, customers=3, orders=90, lines=2)
+    ids = await shop.seed(authors=6, books=12, customers=5, orders=150, lines=2)  # those of others lie in between
     path = f"/customers/{ids.customers[0]}/orders"
     seen, response = await watched(app, wire, path, LEVEL)
     orders, lines = len(response.json), sum(len(order["lines"]) for order in response.json)
@@ -431,6 +443,22 @@ async def add_reviews(shop, book, customer, count):
     )
 
 
+async def add_orders(shop, books, customer, count):
+    """Adds orders of the same moment, one line each."""
+    await shop.execute(
+        "WITH placed AS (INSERT INTO orders (customer_id) SELECT $1 FROM generate_series(1, $2) RETURNING id)"
+        "INSERT INTO order_lines (order_id, book_id, quantity, price_cents) "
+        "SELECT id, ($3::bigint[])[1 + id % array_length($3::bigint[], 1)], 1, 900 FROM placed",
+        customer,
+        count,
+        books,
+        step=f"{plural(count, 'order')} by customer {customer}",
+    )
+
+
+MANY = 120
+"""More rows than a page of an API usually has."""
+
 SPARE = 2
 """Rows beyond those that are shown: a count, or whether the customer exists."""
 
@@ -472,6 +500,13 @@ CHANGES = {
         DELETE FROM books b WHERE NOT EXISTS (SELECT FROM reviews WHERE book_id = b.id)
             AND NOT EXISTS (SELECT FROM order_lines WHERE book_id = b.id);
         DELETE FROM authors a WHERE NOT EXISTS (SELECT FROM books WHERE author_id = a.id);
+    """,
+    "all reviews, orders, books and authors were deleted": """
+        DELETE FROM reviews;
+        DELETE FROM order_lines;
+        DELETE FROM orders;
+        DELETE FROM books;
+        DELETE FROM authors;
     """,
 }
 
