@@ -52,8 +52,8 @@ class Sessions:
 
         if name not in self._open:
             conninfo = self._deploy.testbed.login(self._deploy.testbed.database).conninfo().decode()
-            connection = await psycopg.AsyncConnection.connect(conninfo, autocommit=True)
-            self._open[name] = await self._stack.enter_async_context(connection)
+            self._open[name] = connection = await psycopg.AsyncConnection.connect(conninfo, autocommit=True)
+            self._stack.push_async_callback(connection.close)  # which rolls back
         self._texts[name] = statements[-1]
         self._running[name] = task = asyncio.create_task(self._outcome(name, statements))
         while not task.done() and not await self._waits(name):
@@ -122,7 +122,7 @@ def _graph(texts: Mapping[str, str], blockers: Mapping[str, list[str]]) -> Any:
         for other in others:
             if columns[other] == columns[name] - 1:
                 start, end = places[name], places[other]
-                pane.annotate("", (end[0] + 1.35, end[1]), (start[0] - 1.35, start[1]),
+                pane.annotate("", (end[0] + 1.5, end[1]), (start[0] - 1.5, start[1]),
                               arrowprops={"arrowstyle": "->", "color": "#333333", "lw": 1.4})  # fmt: skip
     pane.set_xlim(-1.8, 4.0 * max(stacks) + 1.8)
     pane.set_ylim(-height + 0.3, 0.7)
@@ -206,4 +206,11 @@ async def killed_once(deploy: Deploy, target: str) -> str:
             commits.release_one()
             if await commits.wait_for_or(process.exit):
                 await deploy.kill(process)
-    return str(await deploy.try_upgrade(target))
+    done = await deploy.try_upgrade(target)
+    return "it succeeds" if done.ok else done.last_line.rpartition("Error) ")[2]
+
+
+def stopped_by(step: Step) -> str:
+    """Which tables nobody can write, or read, while a statement runs: `receipts (ACCESS EXCLUSIVE)`."""
+    found = [f"{table} ({spoken(mode)})" for table, mode in step.stopped().items()]
+    return ", ".join(found) or "nobody is stopped"
