@@ -89,7 +89,12 @@ class Basket:
         return total_of(self.prices(rule))
 
     def __str__(self) -> str:
-        return ", ".join(f"{quantity} of {book.price} cents less {book.discount} %" for book, quantity in self.lines)
+        """`3 copies at 995 cents with 5 % off, 1 copy at 10 cents`."""
+        return ", ".join(
+            f"{quantity} {'copy' if quantity == 1 else 'copies'} at {book.price} cents"
+            + (f" with {book.discount} % off" if book.discount else "")
+            for book, quantity in self.lines
+        )
 
 
 def total_of(prices: Sequence[tuple[str, int, int]]) -> int:

@@ -5,7 +5,8 @@ of each module what its import has raised: nothing, or an error.
 
 To import 40 modules from nothing takes seconds, most of them for a few that nearly all others import. So a process that
 has imported such a module is forked for each of those that import it, too. That module takes part in no circle of
-imports, so that nothing depends on who imports it first. What is in a circle is imported from nothing.
+imports, so that nothing depends on who imports it first. What is in a circle is imported from nothing. After that the
+web server is imported, too: it must have the endpoints that it has when it is imported first.
 """
 
 import builtins
@@ -17,6 +18,7 @@ import os
 import sys
 
 MARK = "imported "
+WEB = "app.main"
 NAMES = sys.argv[1:]
 
 
@@ -55,12 +57,11 @@ def learn():
     plain = builtins.__import__
 
     def noting(name, globals=None, locals=None, fromlist=(), level=0):
-        module = plain(name, globals, locals, fromlist, level)
         importer = (globals or {}).get("__name__")
-        if importer in edges:
+        if importer in edges:  # noted before the import, for it may fail, and the module may catch that
             base = importlib.util.resolve_name("." * level + name, globals["__package__"]) if level else name
             edges[importer] |= {base, *(f"{base}.{part}" for part in fromlist or ())}
-        return module
+        return plain(name, globals, locals, fromlist, level)
 
     builtins.__import__ = noting
     errors = [load(name) for name in NAMES]
@@ -83,8 +84,29 @@ def closure(name, edges):
     return found
 
 
-def solve(pending, loaded, closures, shared):
-    """Reports on all that is pending. What is loaded here, each of these modules imports, too."""
+def endpoints():
+    """Methods and paths of the web server, by its own description; none where it has no description."""
+    try:
+        paths = importlib.import_module(WEB).app.openapi()["paths"]
+        return sorted(f"{method.upper()} {path}" for path, methods in paths.items() for method in methods)
+    except Exception:
+        return []
+
+
+def load_first(name, expected):
+    """Imports a module, then the web server; what is wrong, as text."""
+    if error := load(name):
+        return error
+    found = endpoints() if expected else ()
+    missing = [one for one in expected or () if one not in found]
+    return f"no error, but after that {WEB} has no {', '.join(missing)}" if missing else ""
+
+
+def solve(pending, loaded, closures, shared, expected):
+    """Reports on all that is pending. What is loaded here, each of these modules imports, too.
+
+    `expected` has the endpoints of the web server, by each module whose import could take some away.
+    """
     while pending:
         groups = {one: [name for name in pending if one in closures[name]] for one in shared - loaded}
         best = max(groups, key=lambda one: (len(groups[one]), len(closures[one]), one), default=None)
@@ -96,13 +118,13 @@ def solve(pending, loaded, closures, shared):
                 for name in group:
                     report(name, error)
                 os._exit(0)
-            solve(group, loaded | {best} | closures[best], closures, shared)
+            solve(group, loaded | {best} | closures[best], closures, shared, expected)
             os._exit(0)
         os.wait()
         pending = [name for name in pending if name not in group]
     for name in pending:
         if os.fork() == 0:
-            report(name, load(name))
+            report(name, load_first(name, expected.get(name)))
             os._exit(0)
         os.wait()
 
@@ -115,12 +137,13 @@ def main():
         return
     edges = forked(learn)
     if edges is None:
-        solve(NAMES, set(), {name: set() for name in NAMES}, set())
+        solve(NAMES, set(), {name: set() for name in NAMES}, set(), {})
         return
     closures = {name: closure(name, edges) for name in NAMES}
     in_circles = {name for name in NAMES if name in closures[name]}
     shared = {name for name in NAMES if not in_circles & {name, *closures[name]}}
-    solve(NAMES, set(), closures, shared)
+    expected = dict.fromkeys(set(NAMES) - shared, forked(endpoints)) if in_circles else {}
+    solve(NAMES, set(), closures, shared, expected)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,9 @@ NOT_THE_APP = {"migrations", "tests", "__pycache__"}
 NO_SETTINGS = dict.fromkeys(("DATABASE_URL", "JWT_SECRET", "PAYMENT_URL", "MAIL_URL"))
 """An environment without those variables that some process cannot do without."""
 
+ONLY_A_DATABASE = {name: None for name in NO_SETTINGS if name != "DATABASE_URL"}
+"""An environment as a job of another team has it: it reads the database, and is no web server."""
+
 ENDED = "the process ended"
 """What is said of a module whose import ends the process, so that nothing is left to tell why."""
 

@@ -1,11 +1,13 @@
 """Lesson 10: what it takes to import a module of the app."""
 
+import asyncio
+
 import pytest
 
 from checks.kit.report import expect
 from checks.kit.service.app import AppDidNotStart
 from checks.lesson_10.baskets import USUAL, baskets
-from checks.lesson_10.imports import NO_SETTINGS
+from checks.lesson_10.imports import NO_SETTINGS, ONLY_A_DATABASE
 from checks.lesson_10.shopping import totals_of_report
 
 ORDER = "A module that can be imported only second"
@@ -17,26 +19,27 @@ TOGETHER = "test_importing_needs_no_settings"
 
 @pytest.mark.start_early
 async def test_each_module_can_be_imported_first(imports):
-    """Each module of the app can be imported first in a new process, with all settings there."""
+    """Each module of the app can be imported first in a new process, and takes no endpoint away by that."""
     failed = await imports.first()
     expect(
         not failed,
         f"{len(failed)} of {len(imports.modules)} modules cannot be imported first: {some(failed)}.",
-        because="The app starts because somebody imports its modules in a lucky order. The next file that is moved, or "
-        "sorted by a formatter, ends that, and the traceback names a module that nobody has touched.",
+        because="The app starts only because its modules are imported in a lucky order. If you move a file, or a "
+        "formatter sorts imports, the app breaks, and the traceback may name a module that nobody has touched.",
         section=ORDER,
     )
 
 
 async def test_importing_needs_no_settings(imports):
-    """Every module of the app can be imported where no variable is set."""
-    failed = await imports.together(NO_SETTINGS)
-    expect(
-        not failed,
-        f"Without settings, {len(failed)} of {len(imports.modules)} modules cannot be imported: {some(failed)}.",
-        because=EVERY_SCRIPT,
-        section=IMPORT,
-    )
+    """Every module of the app can be imported where no variable is set, or only DATABASE_URL."""
+    given = {"no variable": NO_SETTINGS, "only DATABASE_URL": ONLY_A_DATABASE}
+    for which, failed in zip(given, await asyncio.gather(*map(imports.together, given.values())), strict=True):
+        expect(
+            not failed,
+            f"With {which} set, {len(failed)} of {len(imports.modules)} modules cannot be imported: {some(failed)}.",
+            because=EVERY_SCRIPT,
+            section=IMPORT,
+        )
 
 
 async def test_importing_connects_to_nothing(gateway, imports, provider, wire):
@@ -46,10 +49,10 @@ async def test_importing_connects_to_nothing(gateway, imports, provider, wire):
     opened, calls = seen.connections_opened, len(gateway.calls) + len(provider.calls)
     expect(
         not opened and not calls,
-        f"All modules were imported, with all settings there. That opened {opened} connections to PostgreSQL, and "
-        f"called outside services {calls} times.",
-        because="Whoever imports a module to read a constant waits for the database, or gets an error of it. A test "
-        "writes into the database of its developer.",
+        "All modules were imported, with all settings there. Expected: nothing else happens. Connections to PostgreSQL "
+        f"that were opened: {opened}. Calls of other services: {calls}.",
+        because="A script that imports one function waits for the database, or fails with an error of the database. A "
+        "test writes into the database of its developer.",
         section=IMPORT,
     )
     expect(
@@ -70,7 +73,7 @@ async def test_each_process_needs_its_own_settings_only(customer, gateway, launc
         sent,
         f"A worker was started with DATABASE_URL and MAIL_URL. It {'has ended and ' if worker.exit.done() else ''}has "
         f"not sent the mail about order {order.id}.",
-        because="Each machine that runs a worker has to know the key with which logins are signed. Whoever gets "
+        because="Each machine that runs a worker has to know the key with which logins are signed. A thief who gets "
         "into one of them can log in as any customer.",
         section=IMPORT,
     )
@@ -88,7 +91,8 @@ async def test_nothing_starts_without_its_settings(launch, testbed):
     for wrong in (
         *({name: None} for name in ("DATABASE_URL", "JWT_SECRET", "PAYMENT_URL")),
         *({"JWT_SECRET": "too short"}, {"BULK_PERCENT": "91"}, {"BULK_PERCENT": "-1"}, {"BULK_FROM": "0"}),
-        {"PAYMENT_TIMEOUT": "-1"},
+        *({"PAYMENT_TIMEOUT": "-1"}, {"PAYMENT_URL": "localhost"}, {"DATABASE_CONNECTIONS": "0"}),
+        *({"DATABASE_CONNECTIONS": "2", "WEB_CONCURRENCY": "3"},),
     ):
         said = None
         try:
@@ -100,6 +104,7 @@ async def test_nothing_starts_without_its_settings(launch, testbed):
     for command, wrong in (
         *(("app.worker", {name: None}) for name in ("MAIL_URL", "DATABASE_URL")),
         *(("app.worker", one) for one in ({"MAIL_URL": "localhost"}, {"MAIL_LEASE_SECONDS": "-1"})),
+        ("app.worker", {"MAIL_RETRY_SECONDS": "-1"}),
         ("app.report", {"DATABASE_URL": None}),
     ):
         done = await testbed.command(command, env=wrong, apart=True)
@@ -118,7 +123,7 @@ def expect_named(wrong, said, who):
         expect(
             name.lower() in said.lower(),
             f"{who} did not start, with {in_words(wrong)}. What it printed does not name {name}.",
-            because="Whoever deploys the shop reads the code to find out which variable is missing.",
+            because="The people who deploy the shop have to read its code to find out which variable is missing.",
             section=IMPORT,
         )
 
