@@ -84,7 +84,8 @@ async def test_health_asks_the_database(app, launch, wire, testbed, password_pro
         "and /health reports that all is well.",
         section="What an un-awaited call returns",
     )
-    received = await logins_of(launch, password_prompt)
+    await try_login(launch, password_prompt, PASSWORD)
+    received = password_prompt.logins
     wrong = [f"{user!r} with the password {word!r}" for user, word in received if (user, word) != (USER, PASSWORD)]
     expect(
         received and not wrong,
@@ -177,29 +178,25 @@ async def test_with_a_malformed_database_url_it_does_not_start(launch):
     for url in (
         "localhost/bookshop",
         "mysql+aiomysql://bookshop@localhost/postgresql",  # the scheme counts, and not a word somewhere in the URL
+        "postgressql+asyncpg://bookshop@localhost/bookshop",  # a typing error, which is as good as another database
         "postgresql+asyncpg://bookshop@localhost:port/bookshop",
     ):
         state = f"was {url!r}"
         names_the_variable(await refused(launch, url, state), state)
 
 
-async def test_the_password_stays_out_of_the_log(launch):
-    """The password in a malformed `DATABASE_URL` does not get into the log."""
-    for url in (
-        "postgresql://b:s3cr3t%40w0rd@:x/b",  # no host, and a port that is not a number
-        "b:s3cr3t%40w0rd@localhost:5432/b",  # no scheme
-        "mysql://b:s3cr3t@w0rd@localhost/b",  # another database; and @ should be %40
+async def test_the_password_stays_out_of_the_log(launch, password_prompt):
+    """The password in `DATABASE_URL` does not get into the log, whether the URL is right or wrong."""
+    for url, password in (
+        ("postgresql://b:s3cr3t%40w0rd@:x/b", "s3cr3t@w0rd"),  # no host, and a port that is not a number
+        ("postgresql://b:s3cr3t/w0rd@localhost:x/b", "s3cr3t/w0rd"),  # / should be %2F: s3cr3t is taken for the port
+        ("b:s3cr3t%40w0rd@localhost:5432/b", "s3cr3t@w0rd"),  # no scheme
+        ("mysql://b:s3cr3t@w0rd@localhost/b", "s3cr3t@w0rd"),  # another database; and @ should be %40
     ):
         log = await refused(launch, url, f"was {url!r}")
-        leaked = [line for line in log.splitlines() if any(part in readable(line) for part in ("s3cr3t", "w0rd"))]
-        expect(
-            not leaked,
-            f"DATABASE_URL was {url!r}, with the password s3cr3t@w0rd. The service did not start, and its log holds "
-            f"the password or a part of it: {leaked[0].strip() if leaked else ''}",
-            because="Many people and programs read logs. Anybody who finds a password there can log in to the shop's "
-            "database.",
-            section="Settings that fail early",
-        )
+        keeps_the_password(log, f"DATABASE_URL was {url!r}, with the password {password}. The service did not start")
+    log = await try_login(launch, password_prompt, "s3cr3t@w0rd")
+    keeps_the_password(log, "DATABASE_URL was right, with the password s3cr3t@w0rd. /health was asked")
 
 
 def anything(statement: Statement) -> bool:
@@ -230,13 +227,17 @@ async def response_without_logins(app: App, wire: Wire) -> Response | None:
     return response if early and response.status != 503 else None
 
 
-async def logins_of(launch, prompt) -> list[tuple[str, str]]:
-    """What an app says, as (user, password), to a server that asks for its password."""
-    url = f"postgresql+asyncpg://{USER}:{quote(PASSWORD, safe='')}@{prompt.host}:{prompt.port}/bookshop"
-    with contextlib.suppress(AppDidNotStart, NoResponse):  # this server lets nobody in, and an app may end over that
+async def try_login(launch, prompt, password: str) -> str:
+    """The log of an app whose DATABASE_URL is right, and whose server asks for the password and lets nobody in."""
+    url = f"postgresql+asyncpg://{USER}:{quote(password, safe='')}@{prompt.host}:{prompt.port}/bookshop"
+    try:
         app = await launch(env={"DATABASE_URL": url})
+    except AppDidNotStart as refusal:  # an app may end over that
+        return refusal.log
+    with contextlib.suppress(NoResponse):
         await app.get("/health")
-    return prompt.logins
+    await react(app)
+    return app.log
 
 
 async def react(app: App) -> None:
@@ -317,6 +318,18 @@ def names_the_variable(log: str, state: str) -> None:
         f"DATABASE_URL {state}. The service ended with a stack trace: its log has {len(log.splitlines())} lines.",
         because="A stack trace shows where the code was. The person who is on duty at night looks for a fault in the "
         "code, and the fault is a setting.",
+        section="Settings that fail early",
+    )
+
+
+def keeps_the_password(log: str, story: str) -> None:
+    """No line of the log holds a part of the password."""
+    leaked = [line for line in log.splitlines() if any(part in readable(line) for part in ("s3cr3t", "w0rd"))]
+    expect(
+        not leaked,
+        f"{story}, and the log holds the password or a part of it: {leaked[0].strip() if leaked else ''}",
+        because="Many people and programs read logs. Anybody who finds a password there can log in to the shop's "
+        "database.",
         section="Settings that fail early",
     )
 

@@ -14,6 +14,12 @@ from checks.kit.wire import NotIdle, committing
 BOOK, ORDER = "test_a_created_book_can_be_read", "test_a_good_order_is_stored"
 """If these fail, all requests fail, and a check that nothing is left open would pass for the wrong reason."""
 
+A_POOL = 15
+"""Connections that a pool of SQLAlchemy opens at most, by default."""
+
+DASHBOARDS_AT_ONCE, ORDERS_AT_ONCE = 8, A_POOL + 1
+"""With four connections for each dashboard, or with one for each order, they need more than a pool has."""
+
 MORE_THAN_A_POOL = 20
 """Requests in a row. A pool opens at most 10 to 15 connections; if each request keeps one, the last ones get none."""
 
@@ -145,27 +151,32 @@ async def test_a_good_order_is_stored(app, shop, wire):
     ids = await shop.seed(books=3, customers=2, stock=10, orders=2)
     customer, stock = ids.customers[1], dict.fromkeys(ids.books, 10)
     prices = {book: await price_of(shop, book) for book in ids.books}
-    for copies in ({ids.books[2]: 3, ids.books[0]: 1}, {ids.books[2]: 2}):
-        placed = await app.post("/orders", json=order_of(customer, copies))
-        total = sum(quantity * prices[book] for book, quantity in copies.items())
+    for wanted in (
+        [(ids.books[2], 3), (ids.books[0], 1)],
+        [(ids.books[0], 1), (ids.books[2], 2)],  # the other way round: a query returns rows in an order of its own
+        [(ids.books[1], 4), (ids.books[0], 1), (ids.books[1], 6)],  # a book in two lines, and all of its copies
+    ):
+        placed = await app.post("/orders", json=order_of(customer, wanted))
+        total = sum(quantity * prices[book] for book, quantity in wanted)
         expected = {"customer_id": customer, "total_cents": total}
         expect(
             placed.status == 201 and fields(placed.json, expected) == expected,
-            f"An order of {listed(copies, prices)}: {placed}. Expected: 201 with {expected}.",
+            f"An order of {listed(wanted, prices)}: {placed}. Expected: 201 with {expected}.",
             because="The customer pays another sum than the books cost, or cannot buy them at all.",
             section="An early commit leaves half an order",
         )
         await wait_quiescent(app, wire)
         lines = await shop.rows(
-            "SELECT book_id, quantity, l.price_cents FROM order_lines l JOIN orders o ON o.id = order_id "
-            "WHERE o.id = $1 AND customer_id = $2",
+            "SELECT book_id, sum(quantity)::bigint AS copies, l.price_cents FROM order_lines l "
+            "JOIN orders o ON o.id = order_id WHERE o.id = $1 AND customer_id = $2 GROUP BY book_id, l.price_cents",
             placed["id"],
             customer,
         )
-        wanted = [{"book_id": book, "quantity": n, "price_cents": prices[book]} for book, n in copies.items()]
+        copies = {book: sum(n for other, n in wanted if other == book) for book, _ in wanted}
+        right = [{"book_id": book, "copies": n, "price_cents": prices[book]} for book, n in copies.items()]
         expect(
-            sorted(lines, key=str) == sorted(wanted, key=str),
-            f"An order of {listed(copies, prices)}: {placed}. Stored as its lines: {lines}.",
+            sorted(lines, key=str) == sorted(right, key=str),
+            f"An order of {listed(wanted, prices)}: {placed}. Stored in its lines, for each book: {lines}.",
             because="The warehouse sends other books than the customer has ordered.",
             section="An early commit leaves half an order",
         )
@@ -173,7 +184,7 @@ async def test_a_good_order_is_stored(app, shop, wire):
         now = {book: (await book_row(shop, book))["stock"] for book in ids.books}
         expect(
             now == stock,
-            f"An order of {listed(copies, prices)}: {placed}. The stock is now {now}, and should be {stock}.",
+            f"An order of {listed(wanted, prices)}: {placed}. The stock is now {now}, and should be {stock}.",
             because="The shop goes on selling copies that are sold already, or keeps copies that nobody has bought.",
             section="An early commit leaves half an order",
         )
@@ -298,7 +309,8 @@ async def test_a_refused_commit_is_no_success(app, shop, wire):
 @pytest.mark.needs(BOOK, ORDER)
 async def test_requests_at_once_do_not_meet(app, shop, wire):
     """With 40 concurrent requests, valid and invalid, each gets the response it would get on its own."""
-    ids = await shop.seed(books=16, customers=7, stock=10, orders=3)
+    ids = await shop.seed(books=16 + ORDERS_AT_ONCE, customers=7 + ORDERS_AT_ONCE, stock=10, orders=3)
+    buyers = list(zip(ids.customers[7:], ids.books[16:], strict=True))
     author, before = ids.authors[0], await totals(shop)
     taken = (await book_row(shop, ids.books[0]))["isbn"]
 
@@ -315,7 +327,7 @@ async def test_requests_at_once_do_not_meet(app, shop, wire):
             for customer, book in zip(ids.customers[:6], ids.books[:6], strict=True)
         ),
         *((refused_order(book), 404, {}) for book in ids.books[6:10]),
-        *((("GET", f"/books/{book}"), 200, {"id": book}) for book in ids.books),
+        *((("GET", f"/books/{book}"), 200, {"id": book}) for book in ids.books[:16]),
         *((("GET", f"/orders/{order}"), 200, {"id": order}) for order in ids.orders),
     ]
     responses = await asyncio.gather(*(send(app, wire, *request) for request, _, _ in sent))
@@ -357,7 +369,21 @@ async def test_requests_at_once_do_not_meet(app, shop, wire):
         because=MIXED,
         section=SHARED,
     )
-    first, second = await two_at_once(app, wire, new_book(author, 30))
+    async with wire.hold(changing) as held:  # all of a pool's connections are in use before an order goes on
+        orders = [start(app, "POST", "/orders", order_of(buyer, {book: 1})) for buyer, book in buyers]
+        await held.count_within(A_POOL, timeout=5)
+        held.release()
+        responses = await outcomes(orders)
+    expect_each_served(responses, 201, f"{len(buyers)} customers ordered at once, each a book of their own")
+    same = [("POST", "/orders", order_of(buyer, {ids.books[0]: 1})) for buyer, _ in buyers[:2]]
+    expect_each_served(
+        await two_at_once(app, wire, *same, taking_copies),
+        201,
+        "Two customers ordered a copy each of the same book, of which there were enough. The second order arrived "
+        "before the COMMIT of the first",
+    )
+    twice = ("POST", "/books", new_book(author, 30))
+    first, second = await two_at_once(app, wire, twice, twice, changing)
     expect(
         sorted((first.status, second.status)) == [201, 409],
         f"Two requests with the same new ISBN. The second arrived before the COMMIT of the first: {first}; {second}",
@@ -473,12 +499,16 @@ async def test_a_client_that_hangs_up_leaves_nothing_open(app, shop, wire):
     )
 
 
-async def test_the_dashboard_is_right(app, shop):
+async def test_the_dashboard_is_right(app, shop, wire):
     """`GET /dashboard` counts books, customers and orders and sums the revenue, also right after a start."""
     await expect_dashboard(app, shop, "The first request after a start, with an empty shop")
+    async with wire.latency(0.05):  # all begin before the first one ends
+        responses = await outcomes([start(app, "GET", "/dashboard") for _ in range(DASHBOARDS_AT_ONCE)])
+    expect_each_served(responses, 200, f"{DASHBOARDS_AT_ONCE} requests for the dashboard at once")
     ids = await shop.seed(books=5, customers=3, orders=2, lines=2)
     await expect_dashboard(app, shop, "After books, customers and orders had been added")
     await shop.add("orders", customer_id=ids.customers[0])  # an order without lines counts, too
+    await shop.execute("UPDATE books SET stock = 0 WHERE id = $1", ids.books[0])  # and a book that is sold out
     # more than an integer holds, in two orders, since each customer's credit is an integer
     await shop.execute("UPDATE customers SET credit_cents = 2147483647")
     for customer in ids.customers[1:]:
@@ -530,8 +560,9 @@ def new_book(author, number):
 
 
 def order_of(customer, copies):
-    """An order: `copies` are quantities by book."""
-    return {"customer_id": customer, "lines": [{"book_id": book, "quantity": n} for book, n in copies.items()]}
+    """An order: `copies` are quantities by book, or pairs of book and quantity."""
+    pairs = copies.items() if isinstance(copies, dict) else copies
+    return {"customer_id": customer, "lines": [{"book_id": book, "quantity": n} for book, n in pairs]}
 
 
 def start(app, method, path, body=None):
@@ -595,19 +626,36 @@ async def cut_at_commit(app, wire, path, body):
     return response
 
 
-async def two_at_once(app, wire, book):
-    """The responses to two requests for one book, of which the second has looked before the first has committed."""
+async def two_at_once(app, wire, one, other, change):
+    """The responses to two requests, of which the second has come to its `change` before the first has committed."""
     async with wire.hold(committing, limit=1) as commits:
-        first = app.start_request("POST", "/books", json=book)
+        first = start(app, *one)
         await commits.wait_for_or(first.task)
-        async with wire.hold(changing, limit=1) as inserts:
-            second = app.start_request("POST", "/books", json=book)
-            looked = asyncio.ensure_future(inserts.count_within(1))  # an app may also let it wait for the first one
-            await asyncio.wait({looked, second.task}, return_when=asyncio.FIRST_COMPLETED)
-            looked.cancel()
+        async with wire.hold(change, limit=1) as changes_held:
+            second = start(app, *other)
+            arrived = asyncio.ensure_future(changes_held.count_within(1))  # an app may also let it wait for the first
+            await asyncio.wait({arrived, second.task}, return_when=asyncio.FIRST_COMPLETED)
+            arrived.cancel()
             commits.release()
             await asyncio.wait({first.task})
     return await first, await second
+
+
+async def outcomes(requests):
+    """The responses to requests, or NoResponse in place of one."""
+    return await asyncio.gather(*(request.task for request in requests), return_exceptions=True)
+
+
+def expect_each_served(responses, status, story):
+    """All responses have this status, and none is missing."""
+    missing = [response for response in responses if isinstance(response, NoResponse)]
+    wrong = missing or [response for response in responses if response.status != status]
+    expect(
+        not wrong,
+        f"{story}. Each should return {status}. {len(wrong)} of {len(responses)} did not: {wrong[0] if wrong else ''}",
+        because=WAITS if missing else OWN,
+        section=SHARED,
+    )
 
 
 async def expect_dashboard(app, shop, story):
@@ -640,6 +688,11 @@ def changing(statement):
 def writing_lines(statement):
     """For `wire.hold`: the statement that writes an order's lines, however it does that."""
     return statement.changes and "order_lines" in statement.text.lower()
+
+
+def taking_copies(statement):
+    """For `wire.hold`: the statement that takes copies from the stock, however it does that."""
+    return statement.changes and "books" in re.findall(r"\w+", statement.text.lower())
 
 
 def about_figures(statement):
@@ -691,8 +744,8 @@ async def left_open(wire):
     return ""
 
 
-def listed(copies, prices):
-    return " and ".join(f"{plural(n, 'copy', 'copies')} at {prices[book]} cents" for book, n in copies.items())
+def listed(wanted, prices):
+    return " and ".join(f"{plural(n, 'copy', 'copies')} of book {book} at {prices[book]} cents" for book, n in wanted)
 
 
 def ordinal(number):
@@ -725,6 +778,10 @@ OWN = (
 MIXED = (
     "A customer loses an order to another one's rollback, or something is stored that was refused. It happens only "
     "under load, when it hurts most."
+)
+WAITS = (
+    "Customers wait for a page that does not come. That happens if a request keeps a connection while it waits for "
+    "another one: once the pool has none left, all of them wait for each other."
 )
 OPEN = (
     "An open transaction keeps its pooled connection, and every lock that it has taken. After a few such requests no "
