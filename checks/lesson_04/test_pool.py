@@ -184,12 +184,15 @@ async def test_a_silent_database_is_a_503(launch, shop, wire, endpoints):
 @pytest.mark.start_early
 async def test_a_locked_table_is_a_503(launch, shop, wire, endpoints):
     """Behind a lock, as of a migration, each request gets 503 within 10 s and leaves no statement on the server."""
-    one, other = await launch(workers=1), await launch(workers=1)
+    one, other, crowded = [await launch(workers=1) for _ in range(3)]
     ids = await shop.seed(**WORLD)
     await expect_well(one, endpoints(ids))
     doors = [door for door in endpoints(ids) if door.path != "/health"]
     async with shop.lock("authors, books, customers, reviews, orders, order_lines"):
-        responses = await outcomes(start_apart(one, other, doors))
+        requests = start_apart(one, other, doors)
+        reading = [door for door in doors if not door.writes]
+        requests += [start(crowded, door) for door in reading * 3]  # more than its pool has connections
+        responses = await outcomes(requests)
         expect_all_responded(responses, wire)
         expect_turned_away(responses, "All tables were locked, as by a migration.")
         await wire.wait_idle(strict=False)
@@ -198,19 +201,19 @@ async def test_a_locked_table_is_a_503(launch, shop, wire, endpoints):
         )
     expect(
         left == 0,
-        f"All {len(doors)} requests have a response, and "
+        f"All {len(responses)} requests have a response, and "
         f"{plural(left, 'statement of theirs still waits', 'statements of theirs still wait')} for the lock.",
         because="Nobody reads the results of these statements any more. Each one keeps its place in the queue for the "
         "lock and delays those that come after it, long after its client has gone.",
         section="Each wait needs its own limit",
     )
-    for app in (one, other):
+    for app in (one, other, crowded):
         await expect_well(app, endpoints(ids), "the tables were locked")
     await wire.wait_idle(strict=False)
     open_still = sum(connection.status in "TE" for connection in wire.connections if connection.status)
     expect(
         open_still == 0,
-        f"{len(doors)} requests gave up in front of a lock. Their responses were sent long ago, and "
+        f"{len(responses)} requests gave up in front of a lock. Their responses were sent long ago, and "
         f"{plural(open_still, 'connection is', 'connections are')} still inside a transaction.",
         because="Each lock that lasts too long takes connections away, until the service hangs and is restarted.",
         section="A leak",
@@ -222,7 +225,7 @@ async def test_slow_readers_starve_nobody(launch, shop, wire, endpoints):
     app = await launch(workers=1)
     ids = await shop.seed(**WORLD | {"books": 1200})
     await expect_well(app, [door for door in endpoints(ids) if "export" not in door.path])
-    await shop.execute("UPDATE books SET title = title || repeat(' and more', 110)")
+    await shop.execute(LONG_TITLES)
     async with AsyncExitStack() as streams:
         readers, status = 0, 200
         while readers < 30:
@@ -250,7 +253,9 @@ async def test_slow_readers_starve_nobody(launch, shop, wire, endpoints):
         + ("" if readers == 30 else f"The next export got {got}. ")
         + f"{len(failed)} of {len(responses)} requests to other endpoints failed. {first(failed)}",
         because="A client on a train reads for minutes, and the connection waits with it. A few of them take all "
-        "connections, and the shop is closed for everybody else.",
+        "connections, and the shop is closed for everybody else."
+        if held
+        else "A client on a train reads for minutes. A few of them keep everybody else out meanwhile.",
         section="A slow reader",
     )
     expect(
@@ -298,6 +303,31 @@ async def test_an_export_is_complete(launch, shop):
     )
 
 
+@pytest.mark.needs("test_an_export_is_complete")
+async def test_a_broken_export_is_not_a_whole_file(launch, shop, wire):
+    """An export that cannot be finished breaks off: a file that ends as it should has each book."""
+    app = await launch(workers=1)
+    await shop.seed(authors=3, books=2500)
+    for _ in range(5):  # 12 MB: the system itself keeps some for a client that pauses
+        await shop.execute(LONG_TITLES)
+    text = None
+    with contextlib.suppress(NoResponse):
+        async with app.stream("/export/books.csv") as stream:
+            await wait_quiescent(app, wire)
+            async with wire.outage("reset"):
+                text = await stream.rest()
+    wanted = await shop.count("books")
+    rows = 0 if text is None else len(list(csv.reader(io.StringIO(text, newline="")))) - 1
+    expect(
+        text is None or rows == wanted,
+        "A client had read the beginning of the export when the database went away (reset). The file then ended as "
+        f"a whole one does. It has {plural(rows, 'row')} below its header; the shop has {plural(wanted, 'book')}.",
+        because="The accountants cannot tell this file from a whole one, and add up what is in it. A download that "
+        "breaks off is started again.",
+        section="A slow reader",
+    )
+
+
 async def test_failing_requests_leak_nothing(launch, shop, wire, endpoints):
     """After 60 requests that fail, each connection is back in its pool, and no transaction is open."""
     app = await launch(workers=1)
@@ -309,28 +339,34 @@ async def test_failing_requests_leak_nothing(launch, shop, wire, endpoints):
         sent += await outcomes([start(app, door) for door, _ in half])
         if None in sent:  # what leaked blocks the next request already
             break
-    await wire.wait_idle(2, strict=False)
-    dropped = sum(connection.close_reason != "terminate" for connection in wire.closed)
-    idle = await shop.value(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in transaction%'"
-    )
-    expect(
-        idle == 0,
-        f"{len(sent)} requests were sent that are wrong in themselves, as for an unknown book. After them "
-        f"{plural(idle, 'connection is', 'connections are')} idle in transaction.",
-        because="A transaction that nobody ends keeps its locks and its connection. When all are taken the service "
-        "hangs, until somebody restarts it.",
-        section="A leak",
-    )
-    expect(
-        dropped == 0,
-        f"{len(sent)} requests failed as they should. After them "
-        f"{plural(dropped, 'connection was', 'connections were')} dropped without being closed.",
-        because="The garbage collector found them, some time after their requests. Until then nobody could use them, "
-        "and each one has to be opened anew.",
-        section="A leak",
+    await expect_no_leak(
+        shop, wire, f"{len(sent)} requests were sent that are wrong in themselves, as for an unknown book"
     )
     await expect_well(app, endpoints(ids), f"{len(sent)} requests failed")
+    await shop.execute(NO_THIRTEEN, step="books.stock must not be 13 any more, which the app does not know")
+    await shop.execute(RENAME, step="authors.name has another name, unknown to the app")
+    for _ in range(3):
+        await a_few_at_a_time(app, refused_by_the_database(ids))
+    await expect_no_leak(shop, wire, "Requests were sent whose statements PostgreSQL refuses, as for an unknown column")
+
+
+async def test_failing_requests_change_nothing(launch, shop):
+    """A request that fails leaves the shop as it was."""
+    app = await launch(workers=1)
+    ids = await shop.seed(**WORLD)
+    for door, _ in failing_requests(ids):
+        before = await everything(shop)
+        [response] = await outcomes([start(app, door)])
+        after = await everything(shop)
+        changed = [table for table in before if before[table] != after[table]]
+        what = response if response is not None else f"{door.method} {door.path} → no response after {LIMIT} s"
+        expect(
+            not changed,
+            f"{what}. This request is wrong in itself, and it has changed what is stored in {' and '.join(changed)}.",
+            because="People are told that nothing has happened, and a part of it is stored: an order without books, "
+            "or copies that nobody has bought.",
+            section="A leak",
+        )
 
 
 async def test_an_error_that_lasts_is_not_a_503(launch, shop, endpoints):
@@ -351,20 +387,16 @@ async def test_an_error_that_lasts_is_not_a_503(launch, shop, endpoints):
         "that the book does not exist or the stock is too low.",
         section="What the driver raises",
     )
-    await shop.execute(
-        "ALTER TABLE authors RENAME COLUMN name TO pen_name", step="authors.name has another name, unknown to the app"
-    )
+    await shop.execute(RENAME, step="authors.name has another name, unknown to the app")
     readers = [Request("GET", path, {}) for path in ("/authors", "/catalogue", "/reports/sales")]
-    responses = await a_few_at_a_time(app, readers)
-    later = [response for response in responses if getattr(response, "status", None) == 503]
-    expect(
-        not later,
-        f"authors.name has got another name, so that statements of the app are wrong. {len(later)} of {len(responses)} "
-        f"requests got 503. {first(later)}",
-        because="This error lasts until a developer corrects it. Clients that get 503 come back for ever, and an alarm "
-        "for 500s stays silent.",
-        section="What the driver raises",
-    )
+    await expect_no_503(app, readers, "authors.name has got another name, so that statements of the app are wrong.")
+    await shop.execute(CLOSED, step="a new trigger raises an exception for each change of a book or a review")
+    writers = [
+        Request("PUT", f"/books/{ids.books[0]}/stock", {"json": {"stock": 90}}),
+        Request("PATCH", f"/books/{ids.books[0]}", {"json": {"title": "Changed"}}),
+        Request("POST", f"/books/{ids.books[0]}/reviews", {"json": {"customer_id": ids.customers[0], "rating": 5}}),
+    ]
+    await expect_no_503(app, writers, "A new trigger refuses the change (sqlstate P0001).")
 
 
 async def test_a_count_is_entered(launch, shop):
@@ -396,6 +428,37 @@ async def test_a_count_is_entered(launch, shop):
         changed == 0,
         f"The stock of {plural(changed, 'other book')} has changed, which nobody counted.",
         because=WRONG_STOCK,
+        section="A leak",
+    )
+
+
+async def test_two_counts_do_not_meet(launch, shop, wire):
+    """Of two counts of a book at the same time, the second is compared with what the first has entered."""
+    one, other = await launch(workers=1), await launch(workers=1)
+    ids = await shop.seed(books=1, stock=150)
+    path = f"/books/{ids.books[0]}/stock"
+    async with wire.hold("UPDATE") as updates:
+        requests = [app.start_request("PUT", path, json={"stock": count}) for app, count in ((one, 60), (other, 240))]
+        await both_under_way(shop, requests, updates)
+    got = [getattr(response, "status", "no response") for response in await outcomes(requests)]
+    stock = await shop.value(STOCK, ids.books[0])
+    entered = [count for count, status in zip((60, 240), got, strict=True) if status == 200]
+    happened = (
+        "150 copies were stored. Two workers got counts of 60 and of 240 at the same time. One of them should get "
+        "status 200, and the other one 409 (it differs by 180 from the first) or 503. They got "
+        f"{got[0]} and {got[1]}, and {stock} copies are stored."
+    )
+    expect(
+        all(status in (200, 409, 503) for status in got) and (bool(entered) or 409 not in got),
+        happened,
+        because="Somebody in the shop has counted, and is told that something is wrong with the book or the count.",
+        section="A leak",
+    )
+    expect(
+        len(entered) <= 1 and stock == (entered or [150])[0],
+        happened,
+        because="Both counts were compared with a stock that was no longer true. One of the two people has counted "
+        "wrong, and nobody counts again.",
         section="A leak",
     )
 
@@ -615,6 +678,42 @@ WAITS_FOR_POOL = (
 )
 
 
+async def expect_no_leak(shop, wire, sent):
+    """No connection is idle in transaction, and none was thrown away."""
+    await wire.wait_idle(2, strict=False)
+    dropped = sum(connection.close_reason != "terminate" or connection.status in "TE" for connection in wire.closed)
+    idle = await shop.value(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in transaction%'"
+    )
+    expect(
+        idle == 0,
+        f"{sent}. After them {plural(idle, 'connection is', 'connections are')} idle in transaction.",
+        because="A transaction that nobody ends keeps its locks and its connection. When all are taken the service "
+        "hangs, until somebody restarts it.",
+        section="A leak",
+    )
+    expect(
+        dropped == 0,
+        f"{sent}. After them {plural(dropped, 'connection was', 'connections were')} thrown away: in the middle of a "
+        "transaction, or without being closed.",
+        because="Each one has to be opened anew, with a password check and a new process of the server. A connection "
+        "that its request does not give back ends like this, when the garbage collector finds it.",
+        section="A leak",
+    )
+
+
+async def expect_no_503(app, doors, trouble):
+    responses = await a_few_at_a_time(app, doors)
+    later = [response for response in responses if getattr(response, "status", None) == 503]
+    expect(
+        not later,
+        f"{trouble} {len(later)} of {len(responses)} requests got 503. {first(later)}",
+        because="This error lasts until a developer corrects it. Clients that get 503 come back for ever, and an alarm "
+        "for 500s stays silent.",
+        section="What the driver raises",
+    )
+
+
 async def expect_well(app, doors, trouble=""):
     """Fails if not each request is served: after the trouble, or, without one, before it."""
     responses = await a_few_at_a_time(app, [door for door in doors if not door.writes])
@@ -634,6 +733,16 @@ async def expect_well(app, doors, trouble=""):
         because="What broke in the trouble is still in use. For people in the shop the trouble goes on.",
         section="A fail-over",
     )
+
+
+async def both_under_way(shop, requests, updates):
+    """Returns when each request has sent its UPDATE, waits for a lock, or has its response."""
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    for _ in range(100):
+        ended = sum(request.task.done() for request in requests)
+        if len(updates.waiting) + ended + await shop.value(waiting) >= len(requests):
+            return
+        await asyncio.sleep(0.02)  # between two looks at pg_stat_activity
 
 
 async def connections_at_work(app, busy, wire):
@@ -660,6 +769,12 @@ async def stored(shop):
     return {table: await shop.count(table) for table in ("books", "orders", "order_lines", "reviews")}
 
 
+async def everything(shop):
+    """The rows of each table that requests may change."""
+    tables = ("books", "customers", "reviews", "orders", "order_lines")
+    return {table: await shop.rows(f"SELECT * FROM {table} ORDER BY id") for table in tables}
+
+
 async def read_export(app):
     """Status and rows of the export."""
     async with app.stream("/export/books.csv") as stream:
@@ -679,6 +794,14 @@ SALES = """
       FROM authors a JOIN books b ON b.author_id = a.id JOIN order_lines l ON l.book_id = b.id GROUP BY a.id"""
 EXPORT = """
     SELECT b.id, b.isbn, b.title, a.name, b.price_cents, b.stock FROM books b JOIN authors a ON a.id = b.author_id"""
+LONG_TITLES = "UPDATE books SET title = title || repeat(' and more', 110)"
+"""Makes the export larger than what is on its way while a client pauses."""
+NO_THIRTEEN = "ALTER TABLE books ADD CONSTRAINT no_thirteen CHECK (stock <> 13) NOT VALID"
+RENAME = "ALTER TABLE authors RENAME COLUMN name TO pen_name"
+CLOSED = """
+    CREATE FUNCTION closed() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'closed today'; END $$;
+    CREATE TRIGGER closed BEFORE UPDATE ON books FOR EACH ROW EXECUTE FUNCTION closed();
+    CREATE TRIGGER closed BEFORE INSERT ON reviews FOR EACH ROW EXECUTE FUNCTION closed()"""
 EXPORTED = ["id", "isbn", "title", "author", "price_cents", "stock"]
 
 # To read this row takes long; to read or change another one does not. The database is not used again: a function
@@ -729,3 +852,9 @@ def failing_requests(ids):
         ("GET", f"/orders/{UNKNOWN}", None, 404),
     ]
     return [(Request(method, path, {"json": body} if body else {}), status) for method, path, body, status in requests]
+
+
+def refused_by_the_database(ids):
+    """Requests whose statements PostgreSQL refuses after NO_THIRTEEN and RENAME."""
+    counts = [Request("PUT", f"/books/{book}/stock", {"json": {"stock": 13}}) for book in ids.books[:3]]
+    return counts + [Request("GET", path, {}) for path in ("/authors", "/reports/sales", "/export/books.csv")]
