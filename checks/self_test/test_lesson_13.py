@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from checks.kit.lessons.lesson import find_lesson
+from checks.kit.lessons.original import handed_out
 from checks.kit.testbed.releases import release_folder
 from checks.kit.testbed.runtime import Runtime
 from checks.kit.testbed.testbed import Testbed, open_testbed
@@ -47,6 +48,23 @@ async def test_a_release_serves_beside_the_app(runtime: Runtime) -> None:
         assert (await old.get("/books?limit=1")).ok
         assert old.process.name == "the old release"
         assert {statement.process for statement in testbed.seen.data_statements} == {"the old release"}
+
+
+async def test_a_database_for_a_person_has_the_rows_that_its_tables_take(runtime: Runtime) -> None:
+    """As handed out, the migrations end with orders that need a public id, which nothing gives them."""
+    lesson = find_lesson(13)
+    async with open_testbed(runtime, lesson, lesson.solution, filled=True) as testbed:
+        assert await counts_of(testbed) == (12, 6)
+    as_handed_out = handed_out(lesson)
+    async with open_testbed(runtime, lesson, release_folder(as_handed_out), filled=True) as testbed:
+        assert await counts_of(testbed) == (12, 0)
+
+
+async def counts_of(testbed: Testbed) -> tuple[int, int]:
+    books, orders = await testbed.database.admin.fetchrow(
+        "SELECT (SELECT count(*) FROM books), (SELECT count(*) FROM orders)"
+    ) or (0, 0)
+    return books, orders
 
 
 def test_a_release_is_written_once() -> None:
