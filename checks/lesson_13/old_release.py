@@ -19,7 +19,7 @@ def tree():
 
 def folder():
     """Where the old release can be started."""
-    return release_folder(tree())
+    return release_folder("lesson_13", tree())
 
 
 def wanted():

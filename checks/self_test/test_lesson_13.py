@@ -56,7 +56,7 @@ async def test_a_database_for_a_person_has_the_rows_that_its_tables_take(runtime
     async with open_testbed(runtime, lesson, lesson.solution, filled=True) as testbed:
         assert await counts_of(testbed) == (12, 6)
     as_handed_out = handed_out(lesson)
-    async with open_testbed(runtime, lesson, release_folder(as_handed_out), filled=True) as testbed:
+    async with open_testbed(runtime, lesson, release_folder("test", as_handed_out), filled=True) as testbed:
         assert await counts_of(testbed) == (12, 0)
 
 
@@ -69,8 +69,8 @@ async def counts_of(testbed: Testbed) -> tuple[int, int]:
 
 def test_a_release_is_written_once() -> None:
     tree = {"app/__init__.py": b"", "app/main.py": b"# nothing\n"}
-    folder = release_folder(tree)
-    assert release_folder(tree) == folder != release_folder({"app/__init__.py": b""})
+    folder = release_folder("test", tree)
+    assert release_folder("test", tree) == folder != release_folder("test", {"app/__init__.py": b""})
     assert (folder / "app/main.py").read_bytes() == b"# nothing\n"
     assert not list(folder.parent.glob("draft_*"))
 

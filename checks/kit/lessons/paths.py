@@ -11,7 +11,7 @@ STATE = ROOT / ".workbook"
 """Everything the workbook itself writes: server data, progress, copies made by `workbook reset`."""
 
 RELEASES = STATE / "releases"
-"""Other releases of the app that run beside the learner's: a folder for each, named by its content."""
+"""Other releases of the app that run beside the learner's: lesson_NN/DIGEST, each named by its content."""
 
 
 def display_path(path: Path, base: Path = ROOT) -> str:

@@ -190,7 +190,7 @@ def command(sandbox_spec: SandboxSpec, rest: list[str]) -> list[str]:
         *_tmpfs("/dev/shm"),
         *_tmpfs("/tmp"),
         *_system(),
-        *_interpreter(),
+        *_interpreter(Path(sandbox_spec.folder).name),
         *_read_only(Path(sandbox_spec.folder)),
         # at the end: bubblewrap makes the mount points above in these
         *("--remount-ro", "/dev", "--remount-ro", "/"),
@@ -224,15 +224,19 @@ def _system() -> Iterator[str]:
         yield from ("--ro-bind-try", file, file)
 
 
-def _interpreter() -> Iterator[str]:
-    """Python, its packages, and of the checkout nothing but what the app's process imports."""
+def _interpreter(lesson: str) -> Iterator[str]:
+    """Python, its packages, and of the checkout what the app's process imports, and the old release of `lesson`."""
     homes = {Path(sys.base_prefix), Path(os.path.realpath(sys.executable)).parents[1], Path(sys.prefix)}
     homes = {home for home in homes if not home.is_relative_to("/usr")}
     for home in sorted(home for home in homes if not home.is_relative_to(ROOT)):
         yield from _read_only(home)
     yield from (*_parents(ROOT), "--tmpfs", str(ROOT))
-    RELEASES.mkdir(parents=True, exist_ok=True)  # a folder that is mounted shows what is written into it later
-    inside = (*(ROOT / name for name in INSIDE_FILES), RELEASES)
+    inside = [ROOT / name for name in INSIDE_FILES]
+    # An old release is the solution of the lesson before, so a sandbox of another lesson must not see it.
+    if (ROOT / "checks" / lesson / "old_release.patch").is_file():
+        releases = RELEASES / lesson
+        releases.mkdir(parents=True, exist_ok=True)  # mounted now, it shows what is written into it later
+        inside.append(releases)
     for path in (*sorted(home for home in homes if home.is_relative_to(ROOT)), *inside):
         yield from _read_only(path)
     yield from ("--remount-ro", str(ROOT))

@@ -12,15 +12,18 @@ from checks.kit.lessons.patches import Tree, write_tree
 from checks.kit.lessons.paths import RELEASES
 
 
-def release_folder(tree: Tree) -> Path:
-    """The folder with these files, for `testbed.launch(folder=...)`. It is written once, and kept for later runs."""
+def release_folder(lesson: str, tree: Tree) -> Path:
+    """The folder with these files, for `testbed.launch(folder=...)`. It is written once, and kept for later runs.
+
+    A sandbox sees the folders of its own lesson, such as "lesson_13", and of no other.
+    """
     digest = hashlib.sha256()
     for name, content in sorted(tree.items()):
         digest.update(f"{name}\0{len(content)}\0".encode() + content)
-    folder = RELEASES / digest.hexdigest()[:16]
+    folder = RELEASES / lesson / digest.hexdigest()[:16]
     if not folder.is_dir():
-        RELEASES.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix="draft_", dir=RELEASES))
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix="draft_", dir=folder.parent))
         draft.chmod(0o755)  # in a sandbox the app has an account of its own
         write_tree(tree, draft)
         with contextlib.suppress(OSError):  # another run has just written it
