@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,16 +27,18 @@ class RunRecord:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._scratch = Path(tempfile.mkdtemp(prefix="bookshop-", dir=short_temporary_folder()))
+        self._scratch = short_temporary_folder() / f"bookshop-{secrets.token_hex(4)}"
         self._path = folder / f"{os.getpid()}-{self._scratch.name}.run"  # a process may hold several
+        with _lock_on(folder):  # or a run that clears up could find the file before it is locked
+            self._lock = FileLock(self._path)
+            with contextlib.suppress(OSError):  # the file system has no locks; then the process is looked for
+                self._lock.try_exclusive()
+            self._path.write_text(f"{_entry(os.getpid())}\n{self._scratch}\n", encoding="utf-8")
         try:
-            with _lock_on(folder):  # or a run that clears up could find the file before it is locked
-                self._lock = FileLock(self._path)
-                with contextlib.suppress(OSError):  # the file system has no locks; then the process is looked for
-                    self._lock.try_exclusive()
-                self._path.write_text(f"{_entry(os.getpid())}\n{self._scratch}\n", encoding="utf-8")
+            # after it is written down: whenever this process is killed, the next run finds the folder
+            self._scratch.mkdir(mode=0o700)
         except BaseException:
-            shutil.rmtree(self._scratch, ignore_errors=True)
+            self.close()
             raise
 
     @property
