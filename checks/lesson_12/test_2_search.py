@@ -180,6 +180,7 @@ async def test_a_search_by_title_reads_few_pages(large, app, wire, explain):
 async def expect_titles(app, shop, when):
     books = await shop.rows("SELECT id, title FROM books ORDER BY id")
     first = {book["title"]: book["id"] for book in reversed(books)}
+    same = {title: letters(title) for title in first}
     for title, key in first.items():
         for what, typed in (
             ("as it is stored", title),
@@ -195,7 +196,7 @@ async def expect_titles(app, shop, when):
                 because=NOT_FOUND,
                 section=KEYS,
             )
-            strangers = [one for one in found if plain(one) != plain(title)]
+            strangers = [one for one in found if one != title and plain(one) != plain(title)]
             expect(
                 not strangers,
                 f"Book {key} has the title {title!r}{when}. A search for it {what}, {typed!r}, also lists books with "
@@ -203,7 +204,7 @@ async def expect_titles(app, shop, when):
                 because=TOO_MANY,
                 section=KEYS,
             )
-            expected = [one["id"] for one in books if letters(one["title"]) == letters(title)]
+            expected = [one["id"] for one in books if same[one["title"]] == same[title]]
             listed = [one["id"] for one in response.json]
             expect(
                 listed == sorted(set(listed)) and set(expected) <= set(listed),
