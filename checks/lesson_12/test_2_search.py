@@ -13,7 +13,7 @@ SLOW = "A search takes longer with each book that the shop adds, and a few at a 
 CONTAINS = "The index knows what a document contains"
 KEYS = "Both sides have to be computed by PostgreSQL"
 
-ODD_NAME, ODD_VALUE = 'it\'s "a.b" {c}', '50% \\ "ß", _x'
+ODD_NAME, ODD_VALUE = 'it\'s "a.b" \\new {c}', '50% \\ "ß", _x'
 
 ATTRIBUTES = (
     {"language": "fr"},
@@ -37,13 +37,21 @@ ATTRIBUTES = (
     {},
 )
 
-MANY = 120
-"""Books with one attribute in common: more than fit on a page of the shop's lists."""
+MANY = 1_100
+"""Books with one attribute, or one title, in common: more than fit on a page of any list."""
 
 SEARCHES = (
     ("shelf", "A"),
-("language", "fr"), ("language", "FR"), ("language", ""), ("note", ""), (ODD_NAME, ODD_VALUE),
-            ("fr", "language"), ("name", "fr"), ("language", "f%"), ("nothing", "fr"))  # fmt: skip
+    ("language", "fr"),
+    ("language", "FR"),
+    ("language", ""),
+    ("note", ""),
+    (ODD_NAME, ODD_VALUE),
+    ("fr", "language"),
+    ("name", "fr"),
+    ("language", "f%"),
+    ("nothing", "fr"),
+)
 
 
 async def test_a_search_finds_what_has_the_attribute(app, shop):
@@ -78,18 +86,13 @@ async def test_a_search_finds_what_has_the_attribute(app, shop):
 
 
 RARE = (("language", "x-17"), ("series", "Harbor 9"), ("tags", "t401"), ("shelf", "none"), ("a'b", "7"))
+"""Attributes that few of the 50,000 books have, or none."""
 
 
 @pytest.mark.start_early
 async def test_a_search_by_attribute_reads_few_pages(large, app, wire, explain):
     """`GET /search/attributes` reads few pages of 50,000 books, whatever the name of the attribute."""
-    for name, value in (
-        ("language", "x-17"),
-        ("series", "Harbor 9"),
-        ("tags", "t401"),
-        ("shelf", "none"),
-        ("a'b", "7"),
-    ):
+    for name, value in RARE:
         counted = await large.value(
             "SELECT count(*) FROM books WHERE attributes @> jsonb_build_object($1::text, $2::text) "
             "OR attributes @> jsonb_build_object($1::text, jsonb_build_array($2::text))",
@@ -135,13 +138,10 @@ ODD_TITLES = (
     "The Wind 65439",
 )
 
-ALIKE = 60
-"""Books with one title: more than fit on a page of the shop's lists."""
-
 
 async def test_a_book_is_found_by_its_title(app, shop):
     """`GET /search/titles` finds the books with a title, as it is stored and in another case, and no others."""
-    ids = await shop.seed(books=len(ODD_TITLES) + ALIKE, authors=2)
+    ids = await shop.seed(books=len(ODD_TITLES) + MANY, authors=2)
     await shop.execute("UPDATE books SET title = 'Same' WHERE id = ANY ($1)", ids.books)
     for book, title in zip(ids.books, ODD_TITLES, strict=False):
         await shop.execute("UPDATE books SET title = $1 WHERE id = $2", title, book)
@@ -180,6 +180,7 @@ async def test_a_search_by_title_reads_few_pages(large, app, wire, explain):
 async def expect_titles(app, shop, when):
     books = await shop.rows("SELECT id, title FROM books ORDER BY id")
     first = {book["title"]: book["id"] for book in reversed(books)}
+    same = {title: letters(title) for title in first}
     for title, key in first.items():
         for what, typed in (
             ("as it is stored", title),
@@ -195,7 +196,7 @@ async def expect_titles(app, shop, when):
                 because=NOT_FOUND,
                 section=KEYS,
             )
-            strangers = [one for one in found if plain(one) != plain(title)]
+            strangers = [one for one in found if one != title and plain(one) != plain(title)]
             expect(
                 not strangers,
                 f"Book {key} has the title {title!r}{when}. A search for it {what}, {typed!r}, also lists books with "
@@ -203,7 +204,7 @@ async def expect_titles(app, shop, when):
                 because=TOO_MANY,
                 section=KEYS,
             )
-            expected = [one["id"] for one in books if letters(one["title"]) == letters(title)]
+            expected = [one["id"] for one in books if same[one["title"]] == same[title]]
             listed = [one["id"] for one in response.json]
             expect(
                 listed == sorted(set(listed)) and set(expected) <= set(listed),

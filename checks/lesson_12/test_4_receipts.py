@@ -4,6 +4,7 @@ from datetime import datetime
 from uuid import UUID
 
 from checks.kit.report import expect
+from checks.kit.wire import committing
 from checks.lesson_12.at_once import both_before_either_writes, stored_first
 from checks.lesson_12.days import batch, in_another_zone
 
@@ -29,7 +30,7 @@ async def test_a_batch_takes_few_round_trips(app, shop, wire):
         sent["receipts"][-1] = sent["receipts"][0]  # two customers have bought the same
         before = await shop.count("receipts")
         with wire.watching() as seen:
-            response = await app.post("/receipts", json=sent)
+            response, visible = await seen_at_each_commit(app, shop, wire, sent)
         expect(
             response.status == 201 and len(set(response["ids"])) == size,
             f"A batch of {size} receipts: {response}",
@@ -41,6 +42,13 @@ async def test_a_batch_takes_few_round_trips(app, shop, wire):
             f"For a batch of {size} receipts the app waited for the database {seen.round_trips:,} times. "
             f"Expected: at most {MOST}.",
             because=PATIENCE,
+            section=BATCHES,
+        )
+        parts = sorted({count - before for count in visible} - {0, size})
+        expect(
+            not parts,
+            f"While a batch of {size} receipts was stored, others saw {parts} of its rows, between two transactions.",
+            because="A report counts a part of the sales. If the process ends now, the rest is never stored.",
             section=BATCHES,
         )
         added = await shop.count("receipts") - before
@@ -75,7 +83,7 @@ async def test_a_batch_takes_few_round_trips(app, shop, wire):
 
 
 async def test_new_keys_are_greater(apps, shop, wire):
-    """Each key of a batch is a UUID that is greater than all keys of the batches that were stored before it."""
+    """Each key of a batch is a UUID that is greater than all keys that were stored before the batch was sent."""
     greatest, of = UUID(int=0), "none"
     for turn, size in enumerate((1, 100, 1, 1, 50, 1, 1, 1)):
         app = apps[turn % 2]
@@ -132,6 +140,12 @@ async def test_a_receipt_keeps_its_moment(launch, shop):
         app = await in_another_zone(launch, shop, zone)
         sent = batch(*moments)
         response = await app.post("/receipts", json=sent)
+        expect(
+            response.status == 201,
+            f"A till has sent receipts of {len(moments)} moments. {response}",
+            because="A till cannot send its receipts.",
+            section=MOMENTS,
+        )
         for key, moment in zip(response["ids"], moments, strict=True):
             read = await app.get(f"/receipts/{key}")
             found = datetime.fromisoformat(read["sold_at"])
@@ -142,3 +156,14 @@ async def test_a_receipt_keeps_its_moment(launch, shop):
                 because="A customer brings a book back in time, and is told that it was bought earlier.",
                 section=MOMENTS,
             )
+
+
+async def seen_at_each_commit(app, shop, wire, body):
+    """The response to a batch, and how many receipts others saw each time that the app wanted to commit."""
+    visible = []
+    async with wire.hold(committing) as commits:
+        request = app.start_request("POST", "/receipts", json=body)
+        while await commits.wait_for_or(request.task):
+            visible.append(await shop.count("receipts"))
+            commits.release_one()
+    return await request, visible
