@@ -529,6 +529,9 @@ def test_verify_says_what_it_runs_and_why(clean: Path) -> None:
     nothing = dev(clean, "verify")
     assert nothing.returncode == 0, nothing.stdout
     assert "Runs nothing, because no lesson and nothing that grades it changed since the last commit" in nothing.stdout
+    misspelled = dev(clean, "verify", "0", "--only", "wrong_no_contents")
+    assert misspelled.returncode == 1
+    assert "Nothing ran: no app has 'wrong_no_contents' in its name" in misspelled.stdout
     change(clean / "checks/lesson_00/variants/wrong_no_content.patch", "about: ", "about: really, ")
     (clean / "checks/kit/cli/scratch.py").write_text("")
     one = dev(clean, "verify")

@@ -31,7 +31,12 @@ def run(lessons: list[Lesson], jobs: int, only: str, *, everything: bool, paper:
         out.print("Nothing is left to do on paper." if not count else f"{count} to do.", style="bold")
         return 1 if count else 0
     out.print(why, style="dim", soft_wrap=True)
-    return _grade([lesson for lesson in chosen if can_be_graded(lesson)], jobs, holds, count, quick=quick)
+    graded = [lesson for lesson in chosen if can_be_graded(lesson)]
+    outcomes, seconds = _grade(graded, jobs, holds, quick=quick)
+    if only and not outcomes:  # a misspelled name must not look like a promise that holds
+        out.print(f"Nothing ran: no app has {only!r} in its name. The names: workbook dev matrix {chosen[0].number}")
+        return 1
+    return _summary(outcomes, seconds, count)
 
 
 def _choice(lessons: list[Lesson], only: str, everything: bool) -> tuple[Callable[[Case], bool], str]:
@@ -47,7 +52,10 @@ def _choice(lessons: list[Lesson], only: str, everything: bool) -> tuple[Callabl
     return lambda case: only in case.label and changed.holds(case), f"Runs {changed.why}{names}.{more}"
 
 
-def _grade(lessons: list[Lesson], jobs: int, holds: Callable[[Case], bool], to_do_count: int, *, quick: bool) -> int:
+def _grade(
+    lessons: list[Lesson], jobs: int, holds: Callable[[Case], bool], *, quick: bool
+) -> tuple[list[Outcome], float]:
+    """Prints each case as it ends; returns all of them, and the seconds that they took together."""
     out = terminal.console()
 
     def tell(outcome: Outcome, progress: Progress) -> None:
@@ -65,7 +73,11 @@ def _grade(lessons: list[Lesson], jobs: int, holds: Callable[[Case], bool], to_d
 
     began = time.perf_counter()
     outcomes = verify(lessons, jobs or os.cpu_count() or 1, tell, holds, quick=quick)
-    seconds = time.perf_counter() - began
+    return outcomes, time.perf_counter() - began
+
+
+def _summary(outcomes: list[Outcome], seconds: float, to_do_count: int) -> int:
+    out = terminal.console()
     broken = sum(bool(outcome.wrong) for outcome in outcomes)
     if outcomes:
         average = seconds / len(outcomes)
