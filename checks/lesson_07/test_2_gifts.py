@@ -227,6 +227,8 @@ async def cut_at_commit(app, wire, path, body, customer):
 async def expect_one_account(apps, shop, wire, books):
     """Two customers give to one new address at the same moment, in two processes: both gifts go to one account."""
     email = "both.of.us@example.com"
+    for app in apps:
+        await app.get("/health")  # has a connection now: while a COMMIT is held below, a time limit of the app runs
     async with wire.hold(committing, limit=1) as commits:
         requests = []
         for app, (giver, book) in zip(apps, books.items(), strict=True):
