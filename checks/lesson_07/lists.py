@@ -59,13 +59,14 @@ def unusual_lines(author: int) -> list[Line]:
 
 
 def lines_of_a_kind(author: int) -> list[Line]:
-    """More good lines: ISBNs that differ in a letter or in a dash, and a blank title. `POST /books` takes them all."""
+    """More good lines: ISBNs that differ in one character, and a blank title. `POST /books` takes them all."""
     return [
         line(67, author, isbn="9789-000067-A"),
         line(68, author, isbn="9789-000067-B"),
         line(69, author, title=" "),
         line(68, author),
         line(68, author, isbn="9789\N{EN DASH}000068"),  # as a word processor writes it; PostgreSQL stores this dash
+        line(68, author, isbn="9789000068\t"),  # as a spreadsheet copies it; PostgreSQL stores the tab
     ]
 
 
@@ -86,6 +87,7 @@ def bad_lines(author: int, unknown: int, taken: str) -> list[Line | object]:
         line(112, author, isbn="9789-0112"),  # of 9 characters
         line(113, author, price_cents="nine"),
         [line(114, author)],
+        line(115, author, title="Half of an emoji: \ud83c"),  # a client may send it, and no response can repeat it
     ]
 
 

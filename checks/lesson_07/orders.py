@@ -204,13 +204,16 @@ async def at_each_commit(
 
 async def until_blocked(shop: Shop, tasks: Sequence[asyncio.Future[Any]], *holds: Hold, count: int = 1) -> None:
     """Returns when so many of these requests wait, at one of `holds` or for a lock in PostgreSQL, or have ended."""
-    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    waiting = (  # pg_locks: a lock counts as granted as soon as the other transaction has ended
+        "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) "
+        "WHERE NOT granted AND datname = current_database()"
+    )
     for _ in range(250):
         ended = sum(task.done() for task in tasks)
         at_hold = sum(len(hold.waiting) for hold in holds)
         if ended + at_hold + await shop.value(waiting) >= count:
             return
-        await asyncio.sleep(0.02)  # between two looks at pg_stat_activity
+        await asyncio.sleep(0.02)  # between two looks at pg_locks
 
 
 async def first_of(arrived, request):

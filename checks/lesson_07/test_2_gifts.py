@@ -56,11 +56,12 @@ STEPS = (
 
 async def test_a_failed_order_leaves_nothing(app, shop, wire, provider):
     """If an order, a gift or a checkout fails, no row and no stock has changed, and no card is charged."""
-    ids = await shop.seed(books=4, customers=3, orders=2, lines=2)
-    first, second, third, dear = ids.books
+    ids = await shop.seed(books=6, customers=3, orders=2, lines=2)
+    first, second, third, dear, *dearer = ids.books
     customer = ids.customers[0]
     await shop.execute("UPDATE books SET stock = 9 WHERE id = $1", second)  # enough for services that try again
-    await shop.execute("UPDATE books SET stock = 2000000000, price_cents = 2000000000 WHERE id = $1", dear)
+    many = "UPDATE books SET stock = 2000000000, price_cents = 2000000000 WHERE id = ANY($1)"
+    await shop.execute(many, [dear, *dearer])
     await shop.execute("UPDATE customers SET credit_cents = 9000 WHERE id = $1", customer)
     before, copies = await contents(shop), await read_ledger(shop)
     refusals = {
@@ -70,6 +71,10 @@ async def test_a_failed_order_leaves_nothing(app, shop, wire, provider):
         "more than the customer's credit": ([(first, 1), (third, 9)], 409),
         "more than the customer's credit, by 4 billion cents": ([(dear, 2)], 409),
         "more than the customer's credit, by 4,000,000,000 billion cents": ([(dear, 2000000000)], 409),
+        "more than the customer's credit, by 12,000,000,000 billion cents": (
+            [(book, 2000000000) for book in (dear, *dearer)],
+            409,
+        ),
     }
     for why, (lines, status) in refusals.items():
         for request, body in doors(lines):
@@ -222,6 +227,8 @@ async def cut_at_commit(app, wire, path, body, customer):
 async def expect_one_account(apps, shop, wire, books):
     """Two customers give to one new address at the same moment, in two processes: both gifts go to one account."""
     email = "both.of.us@example.com"
+    for app in apps:
+        await app.get("/health")  # has a connection now: while a COMMIT is held below, a time limit of the app runs
     async with wire.hold(committing, limit=1) as commits:
         requests = []
         for app, (giver, book) in zip(apps, books.items(), strict=True):

@@ -26,6 +26,11 @@ UNKNOWN = "No response is an outcome, too"
 KEY = "One key for all tries"
 
 PAID = "The customer has paid, and must see that the order is paid."
+SETTLE = """
+    WITH paid AS (UPDATE payments SET status = '{1}' WHERE order_id = $1)
+    UPDATE orders SET status = '{0}' WHERE id = $1
+"""
+
 TWICE = "To the provider a new key is a new purchase. The customer pays twice for one order."
 
 
@@ -234,19 +239,26 @@ async def expect_not_for_others(app, shop, provider, customer, other, one):
     await app.post("/checkout", json=checkout_of(one), headers=login(customer))
     asked = len(provider.calls)
     order = await order_in_database(shop, customer)
-    theirs = await app.post(f"/checkout/{order['id']}", headers=login(other))
-    read = await app.get(f"/orders/{order['id']}", headers=login(other))
-    unknown = await app.post("/checkout/1", headers=login(other))
-    statuses = [response.status for response in (theirs, read, unknown)]
-    expect(
-        statuses == [404, 404, 404] and len(provider.calls) == asked,
-        f"For a pending order of somebody else, POST /checkout/{{id}}: {theirs}; GET /orders/{{id}}: {read}. For one "
-        f"that does not exist, POST /checkout/{{id}}: {unknown}. Calls of the provider: "
-        f"{len(provider.calls) - asked}. Expected: 404 each time, and no call.",
-        because="Anybody could count up the numbers of orders, read them, and have other people's cards charged.",
-        section=KEY,
-    )
     placed = await app.post("/orders", json=order_of(one), headers=login(other))
+    doors = {"pending": [("POST", f"/checkout/{order['id']}"), ("GET", f"/orders/{order['id']}")]}
+    doors |= {"by bill": [("POST", f"/checkout/{placed['id']}")], "that does not exist": [("POST", "/checkout/1")]}
+    for status, payment in (("paid", "accepted"), ("shipped", "accepted"), ("cancelled", "refused")):
+        doors[f"{status}, and their payment {payment}"] = doors["pending"]
+    for kind, requests in doors.items():
+        settled = kind.split(",")[0]
+        if settled in ("paid", "shipped", "cancelled"):
+            await shop.execute(SETTLE.format(settled, kind.split()[-1]), order["id"], step=f"an order is {kind}")
+        for method, path in requests:
+            theirs = await app.request(method, path, headers=login(customer if kind == "by bill" else other))
+            expect(
+                theirs.status == 404 and len(provider.calls) == asked,
+                f"{method} {path}, for an order of somebody else, {kind}: {theirs}. Calls of the provider: "
+                f"{len(provider.calls) - asked}. Expected: 404, and none.",
+                because="Anybody could count up the numbers of orders, read them, and have other people's cards "
+                "charged.",
+                section=KEY,
+            )
+    await shop.execute(SETTLE.format("pending", "pending"), order["id"], step="it is pending again")
     tries = {}
     for status in ("paid", "shipped", "cancelled", "pending"):  # pending again at the end, because its copy is taken
         await shop.execute(f"UPDATE orders SET status = '{status}' WHERE id = $1", placed["id"])

@@ -31,6 +31,13 @@ KEY = "One key for all tries"
 
 PAID = "The customer has paid, and must see that the order is paid."
 TWICE = "To the provider a new key is a new purchase. The customer pays twice for one order."
+AWAY = (
+    (201, "nothing_listens", "starting_up"),
+    (201, "too_many_connections", "reset"),
+    (503, "reset", "nothing_listens"),
+    (201, "starting_up", "too_many_connections"),
+)
+"""What the provider returns, and how the database is away when it does: during the first call and a second try."""
 SHIP_IF_FREE = """
     UPDATE orders SET status = 'shipped'
      WHERE id = (SELECT id FROM orders WHERE id = $1 AND status = 'paid' FOR UPDATE SKIP LOCKED)
@@ -127,26 +134,30 @@ async def test_a_charge_is_never_lost(launch, shop, wire, provider):
     checkout = ("/checkout", checkout_of((book, 1)))
     provider.respond(status=201, json={"id": "ch_1"})
 
-    for away, away_again in (("nothing_listens", "starting_up"), ("too_many_connections", "reset")):
+    for does, away, away_again in AWAY:
+        provider.respond(status=does, json={"id": "ch_1"})
+        said = "accepted" if does == 201 else f"returned {does}"
         async with calling(app, provider, customer, *checkout) as (request, held), wire.outage(away):
             held.release()
             response = await request
-        await expect_unknown(shop, customer, response, f"The provider accepted, and {SENTENCES[away]}")
+        await expect_unknown(shop, customer, response, f"The provider {said}, and {SENTENCES[away]}")
         again = f"/checkout/{response['id']}"
         async with calling(app, provider, customer, again) as (request, held), wire.outage(away_again):
             held.release()
             response = await request
-        await expect_unknown(shop, customer, response, f"A second try: it accepted, and {SENTENCES[away_again]}")
+        await expect_unknown(shop, customer, response, f"A second try: it {said}, and {SENTENCES[away_again]}")
+        provider.respond(status=201, json={"id": "ch_1"})
         await expect_settled(app, shop, provider, customer, "the database could not be reached")
 
-    async with calling(app, provider, customer, *checkout) as (request, held):
-        async with wire.hold(lambda statement: statement.changes, limit=1) as writes:
-            held.release()
-            await writes.wait_for_or(request.task)
-            await wire.cut()
-        response = await request
-    await expect_unknown(shop, customer, response, "The connection was cut while the outcome was being stored", 201)
-    again = f"/checkout/{response['id']}"
+    for moment, name in ((lambda statement: statement.changes, "a change"), (committing, "the COMMIT")):
+        cut = f"The connection was cut while {name} of the outcome was on its way"
+        async with calling(app, provider, customer, *checkout) as (request, held):
+            response = await cut_at(wire, request, held, moment)
+        await expect_unknown(shop, customer, response, cut, 201)
+        again = f"/checkout/{response['id']}"
+        async with calling(app, provider, customer, again) as (request, held):
+            response = await cut_at(wire, request, held, moment)
+        await expect_unknown(shop, customer, response, f"At a second try: {cut}", 200)
     async with (
         calling(app, provider, customer, again) as (request, held),
         wire.lost_response(committing, limit=1),
@@ -311,8 +322,17 @@ async def calling(app, provider, customer, path, body=None):
         yield request, held
 
 
+async def cut_at(wire, request, held, moment):
+    """Lets the provider respond, and cuts all connections when the first such statement is on its way."""
+    async with wire.hold(moment, limit=1) as statements:
+        held.release()
+        await statements.wait_for_or(request.task)
+        await wire.cut()
+    return await request
+
+
 async def expect_unknown(shop, customer, response, happened, *others):
-    """The response is 202, or one of `others`, and the order."""
+    """The response is 202 and the order, pending; or one of `others` and the order, if it is stored as paid."""
     allowed = " or ".join(map(str, (202, *others)))
     expect(
         response.status in (202, *others),
@@ -320,7 +340,19 @@ async def expect_unknown(shop, customer, response, happened, *others):
         because=START_AGAIN,
         section=UNKNOWN,
     )
-    expect_order(response, await order_in_database(shop, customer) or {}, happened)
+    stored = await order_in_database(shop, customer) or {}
+    expect_order(response, stored, happened)
+    if response.status == 202:
+        agrees = response["status"] in ("pending", stored["status"])
+    else:
+        agrees = response["status"] == stored["status"] == "paid"
+    expect(
+        agrees,
+        f"{happened}: {response}. Stored: {stored}. Expected: 202, and an order that is pending"
+        f"{f'; or {others[0]}, and an order that is paid, if that is stored' if others else ''}.",
+        because="The customer reads that the order is paid, and the shop does not know of it.",
+        section=UNKNOWN,
+    )
 
 
 async def expect_settled(app, shop, provider, customer, when):
