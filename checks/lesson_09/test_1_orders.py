@@ -43,6 +43,10 @@ async def test_each_order_is_confirmed_by_one_mail(app, buyer, gateway, provider
     )
     for _ in range(2):
         await app.post(f"/checkout/{unknown['id']}", headers=buyer.headers)
+    provider.respond_next(status=500)
+    doubtful = await buyer.ask(app, "POST /checkout")
+    provider.respond_next(status=402, json={"reason": "refused"})
+    await app.post(f"/checkout/{doubtful['id']}", headers=buyer.headers)
     await shop.load(
         refusing("payments", event="UPDATE", deferred=True), "from now on, the COMMIT of a payment's outcome fails"
     )

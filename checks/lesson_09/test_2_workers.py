@@ -4,6 +4,7 @@ import asyncio
 from asyncio import gather
 from collections import Counter
 from contextlib import suppress
+from itertools import pairwise
 from time import perf_counter
 
 import pytest
@@ -11,7 +12,8 @@ import pytest
 from checks.kit.report import expect
 from checks.kit.testbed.outside_service import NeverCalled
 from checks.lesson_09.buyer import NO_MAIL, TWICE, WAYS, calls_about, key_of, order_of
-from checks.lesson_09.workers import FOR_NOTHING, SILENCE, START, accepted
+from checks.lesson_09.kills import nth_commit
+from checks.lesson_09.workers import FOR_NOTHING, LATE, SILENCE, START, TRIES, accepted, sent_by
 
 HEARD = "A notification is heard once or not at all"
 CLAIMED = "Two workers and one row"
@@ -19,9 +21,6 @@ MANY = 13
 """Orders that wait at the same time; more than a worker may have at hand, which is AT_HAND."""
 AT_HAND = 10
 ENDS = ("COMMIT", "ROLLBACK", "END")
-LATE = 3.5
-"""Seconds after which the mail of an order may have been found by a look, which comes every five seconds."""
-TRIES = 3
 AGAIN = "POST /checkout/{order_id}"
 LEASE = 4.0
 """Seconds of a claim, where each call takes a little more than half as long."""
@@ -34,9 +33,11 @@ async def test_mail_that_came_while_no_worker_ran_is_sent(app, buyer, gateway, w
         starting = asyncio.ensure_future(workers.start())
         await listens.count_within(1, START)
         late = (await buyer.buy(app)).order_id
-    await starting
+    began = perf_counter()
+    worker = await starting
     await workers.send(gateway, *orders)
     await workers.call(gateway, lambda: late in accepted(gateway), LATE)
+    gaps = [longest_gap(gateway, orders, began)]
     found = {order_of(call) for call in gateway.calls}
     missing = len(set(orders) - found)
     expect(
@@ -53,16 +54,37 @@ async def test_mail_that_came_while_no_worker_ran_is_sent(app, buyer, gateway, w
         because=NO_MAIL,
         section=HEARD,
     )
+    while gaps[-1] > LATE and len(gaps) < TRIES:  # a machine may be busy
+        await worker.kill()
+        orders = [(await buyer.buy(app)).order_id for _ in range(MANY)]
+        began = perf_counter()
+        worker = await workers.start()
+        await workers.send(gateway, *orders)
+        gaps.append(longest_gap(gateway, orders, began))
+    expect(
+        gaps[-1] <= LATE,
+        f"{MANY} orders were placed, then a worker was started, {len(gaps)} times. Before one of the calls it sent "
+        f"nothing for {', '.join(f'{seconds:.1f}' for seconds in gaps)} s.",
+        because="After each deploy, mail waits although the worker has nothing else to do.",
+        section=HEARD,
+    )
 
 
 @pytest.mark.start_early
 async def test_an_idle_worker_is_woken_and_does_not_poll(app, buyer, gateway, provider, shop, wire, workers):
     """A worker with nothing to do is woken by PostgreSQL; by itself it looks at most once in five seconds."""
-    worker = await workers.start()
-    often = await workers.looks_again()
+    worker = await workers.start(MAIL_TIMEOUT_SECONDS="60")
+    async with gateway.hold() as held:
+        await buyer.buy(app)
+        with suppress(NeverCalled):
+            await held.arrived()
+        idle = await workers.start()
+        often = await workers.looks_again()
+    await idle.kill()
     expect(
         not often,
-        f"The worker had nothing to do, and sent the same statement {often} times, less than five seconds apart.",
+        "A worker waited for the gateway's response, and another one had nothing to do. One of them sent the same "
+        f"statement {often} times, less than five seconds apart.",
         because="Each worker that polls keeps the database busy all night. One that polls less often sends later.",
         section=HEARD,
     )
@@ -106,6 +128,13 @@ async def test_two_workers_send_each_mail_once(app, buyer, gateway, wire, worker
         orders = [(await buyer.buy(app)).order_id for _ in range(3)]
         await one.count_within(1)
         await other.count_within(1, 1)  # the other one may have to wait for the first
+    await workers.send(gateway, *orders)
+    async with wire.hold(nth_commit(names[0], 1)) as claims:
+        async with wire.hold(sent_by(names[1])):
+            orders += [(await buyer.buy(app)).order_id for _ in range(2)]
+            await claims.count_within(1)
+        # the other one looks while the claim of the first is not stored yet
+        await workers.call(gateway, lambda: len(accepted(gateway)) == len(orders) - 1, 1)
     orders += [(await buyer.buy(app)).order_id for _ in range(MANY)]
     await workers.send(gateway, *orders)
     async with gateway.hold() as held:
@@ -211,6 +240,12 @@ async def expect_claims_until_their_turn(another_gateway, app, buyer, gateway, s
         because=TWICE,
         section=CLAIMED,
     )
+
+
+def longest_gap(gateway, orders, began):
+    """The most seconds that went by from `began` to the first call about these orders, or from one to the next."""
+    arrived = [min(call.arrived for call in calls_about(gateway, order)) for order in orders]
+    return max(later - earlier for earlier, later in pairwise([began, *sorted(arrived)]))
 
 
 async def seconds_to_call(app, buyer, gateway, provider, way):

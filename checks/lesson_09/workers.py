@@ -47,9 +47,18 @@ RESTLESS = 200
 SILENCE = 7.0
 """Seconds without a statement or a call after which no more mail is expected: a worker may look every five seconds."""
 
+LATE = 3.5
+"""Seconds after which the mail of an order may have been found by a look, which comes every five seconds."""
+
+TRIES = 3
+"""How often a mail has to be late: a machine may be busy."""
+
 LONG = 30.0
 """Seconds after which no more mail is expected from workers that go on sending statements; a bound for failures."""
 
+
+ZONES = ("EAST-5:30", "WEST+8")
+"""UTC+5:30 and UTC-8, in the way of POSIX, which turns the signs around."""
 
 FOR_NOTHING = "NOTIFY outbox, '0'"
 """Wakes workers that listen; there is no such row."""
@@ -69,6 +78,7 @@ class Workers:
         self.done: list[Statement] = []
         """Statements of workers that PostgreSQL has responded to."""
         self._numbers = itertools.count(1)
+        self._zones = itertools.cycle(ZONES)
         self._news = asyncio.Event()
         testbed.wire.subscribe(on_statement=self._note)
 
@@ -85,16 +95,20 @@ class Workers:
 
     async def start_fresh(self, **env: str) -> RunningProcess:
         """As `start`, for an interpreter that imports everything anew, which may take long on a busy machine."""
-        worker = await self._testbed.start("app.worker", env=env, name=self._next_name())
+        worker = await self._testbed.start("app.worker", env=self._zone() | env, name=self._next_name())
         await self._listens(worker, START_FRESH)
         return worker
 
     async def begin(self, **env: str) -> RunningProcess:
         """A worker that has just connected to the database."""
-        return await self._testbed.start("app.worker", env=env, name=self._next_name(), connected=True)
+        return await self._testbed.start("app.worker", env=self._zone() | env, name=self._next_name(), connected=True)
 
     def _next_name(self) -> str:
         return f"worker {next(self._numbers)}"
+
+    def _zone(self) -> dict[str, str]:
+        """Of the next worker. A time that is stored without its zone means another moment to others."""
+        return {"TZ": next(self._zones)}
 
     async def _listens(self, worker: RunningProcess, seconds: float) -> None:
         """Returns when this worker listens, and has sent what it sends at its start; or after so many seconds."""
