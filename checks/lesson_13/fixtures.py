@@ -70,8 +70,12 @@ class Deploy:
         return await self.testbed.launch(called="the new release")
 
     async def upgrade(self, target):
-        """Runs `alembic upgrade` to its end. The check fails unless it succeeds."""
-        return must(await self.try_upgrade(target))
+        """Runs `alembic upgrade` to its end. The check fails unless it succeeds.
+
+        It is started again once, as the ticket says: autovacuum may have had a lock that it needs.
+        """
+        done = await self.try_upgrade(target)
+        return must(done if done.ok else await self.try_upgrade(target))
 
     async def try_upgrade(self, target):
         return await self.testbed.command("alembic", "upgrade", target)
@@ -118,12 +122,17 @@ class Deploy:
 
     @contextlib.contextmanager
     def in_use(self, tables):
-        """Somebody's open transaction has read these tables and changed rows; those that are locked it leaves out."""
+        """Somebody's transaction is open. Calling what this gives makes it use the tables that are not locked."""
+        used = []
         with self._session() as connection:
             connection.execute("SELECT 1")  # begins the transaction, so that what follows is a savepoint
-            used = [table for table in tables if use(connection, table)]
-            self.testbed.note(f"a transaction has read and changed {', '.join(used) or 'nothing'}, and stays open")
-            yield used
+            self.testbed.note(f"a transaction reads {', '.join(tables)} and changes rows there, and stays open")
+
+            def use_more():
+                used.extend(table for table in tables if table not in used and use(connection, table))
+                return used
+
+            yield use_more
 
     @contextlib.contextmanager
     def _session(self):
@@ -132,8 +141,8 @@ class Deploy:
 
         login = self.testbed.login(self.testbed.database)
         with psycopg.connect(login.conninfo().decode()) as connection:
-            yield connection
             try:
+                yield connection
                 connection.rollback()
             except psycopg.OperationalError:
                 expect(

@@ -22,6 +22,18 @@ LOCKS = b"""
 """
 TABLES = b"SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
 
+NO_AUTOVACUUM = b"""
+    DO $$
+    DECLARE
+        name regclass;
+    BEGIN
+        FOR name IN SELECT oid FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace LOOP
+            EXECUTE format('ALTER TABLE %s SET (autovacuum_enabled = false)', name);
+        END LOOP;
+    END $$
+"""
+"""Its lock would be in the way of a statement that does not wait."""
+
 NOT_IN_A_TRANSACTION = ("25001", "2D000")
 """SQLSTATEs of what must be a transaction of its own: CREATE INDEX CONCURRENTLY, and code that commits."""
 
@@ -68,6 +80,7 @@ def replay(login, statements):
     try:
         if connection.status != pq.ConnStatus.OK:
             raise NotReplayed(connection.error_message.decode(errors="replace"))
+        connection.exec_(NO_AUTOVACUUM)
         return list(_Replay(connection, pq).steps(statements))
     finally:
         connection.finish()

@@ -10,7 +10,9 @@ from checks.lesson_13.fixtures import WAITING
 from checks.lesson_13.replay import short
 
 TABLES = ("orders", "coupons", "receipts", "outbox")
-QUEUE = "Every request that needs the table waits behind the migration. The shop is down until the report has ended."
+QUEUE = (
+    "Every request that needs the table waits behind the migration. The shop is down until that transaction has ended."
+)
 WRONG_EXIT_CODE = "Nobody starts the step again. The next one begins on a database that is not ready for it."
 
 
@@ -62,16 +64,16 @@ async def expect_served(deploy, target):
 
 async def beside_a_transaction(deploy, held, process, tried, send):
     """Lets one statement after the other go on. Before one that is not in `tried`, others use the tables."""
-    text = ""
+    text, use_more = "", None
     with contextlib.ExitStack() as transaction:
-        in_use = []
         while await comes(held, process):
             text = held.waiting[0].text
             if text in tried or "CONCURRENTLY" in text.upper():  # nobody waits behind the latter
                 transaction.close()
-                in_use = []
-            elif not in_use:
-                in_use = transaction.enter_context(deploy.in_use(TABLES))
+                use_more = None
+            elif use_more is None:
+                use_more = transaction.enter_context(deploy.in_use(TABLES))
+            in_use = use_more() if use_more else []
             held.release_one()
             if not await waits(deploy, held, process):
                 continue
@@ -80,13 +82,13 @@ async def beside_a_transaction(deploy, held, process, tried, send):
             expect(
                 not failed,
                 f"Somebody's transaction was open, and used {', '.join(in_use)}. `{short(text)}` waited for it, and "
-                f"these requests waited for Alembic until they failed: {' '.join(failed)}",
+                f"these requests waited for Alembic until they failed ({len(failed)} in all): {' '.join(failed[:3])}",
                 because=QUEUE,
                 section="The lock queue",
             )
             tried.add(text)
             transaction.close()
-            in_use = []
+            use_more = None
     if process.exit.done() and process.exit.result() != 0:
         tried.add(text)
 
