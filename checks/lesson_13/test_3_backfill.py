@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from checks.kit.report import expect
-from checks.lesson_13.fixtures import CUSTOMER, must, responded_or_waiting
+from checks.lesson_13.fixtures import CUSTOMER, responded_or_waiting
 from checks.lesson_13.replay import MANY
 
 EMPTY = """
@@ -104,7 +104,8 @@ async def test_a_killed_backfill_goes_on(large_deploy):
         left = at_the_end = await empty(deploy)
         if ended != 0:  # and now one that has the time to give up
             another = await deploy.start("app.backfill")
-            await asyncio.wait({another.exit}, timeout=10)
+            await deploy.waits_or_ends(another)
+            await asyncio.wait({another.exit}, timeout=20)
             ended = another.exit.result() if another.exit.done() else None
             at_the_end = await empty(deploy)
     how = "waited for an order that a customer was paying, and was killed" if waits else "was ended"
@@ -148,7 +149,7 @@ async def test_two_backfills_do_no_harm(deploy, wire):
         section="Interrupted and resumed",
     )
     if two.exit.result() != 0:
-        must(await deploy.try_backfill())
+        await deploy.backfill()
     await expect_filled(deploy, "after both")
 
 
