@@ -199,6 +199,8 @@ class Deploy:
             if old and NEW_ONLY.search(endpoint.path):
                 continue
             response = await app.request(endpoint.method, endpoint.path, **endpoint.options)
+            if response.status == 503 and "retry-after" in response.headers:  # a slow machine meets the time limits
+                response = await app.request(endpoint.method, endpoint.path, **endpoint.options)
             if not response.ok:
                 failed.append(str(response))
         return failed
