@@ -18,9 +18,21 @@ WRITERS_WAIT = ("ShareLock", "ShareRowExclusiveLock", "ExclusiveLock", *READERS_
 COUNTERS = b"SELECT relname, coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0) FROM pg_stat_xact_user_tables"
 LOCKS = b"""
     SELECT c.relname, l.mode FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
-     WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation' AND l.granted AND c.relkind = 'r'
+     WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation' AND l.granted AND c.relkind = 'r' ORDER BY 1
 """
 TABLES = b"SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
+
+NO_AUTOVACUUM = b"""
+    DO $$
+    DECLARE
+        name regclass;
+    BEGIN
+        FOR name IN SELECT oid FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace LOOP
+            EXECUTE format('ALTER TABLE %s SET (autovacuum_enabled = false)', name);
+        END LOOP;
+    END $$
+"""
+"""Its lock would be in the way of a statement that does not wait."""
 
 NOT_IN_A_TRANSACTION = ("25001", "2D000")
 """SQLSTATEs of what must be a transaction of its own: CREATE INDEX CONCURRENTLY, and code that commits."""
@@ -68,6 +80,7 @@ def replay(login, statements):
     try:
         if connection.status != pq.ConnStatus.OK:
             raise NotReplayed(connection.error_message.decode(errors="replace"))
+        connection.exec_(NO_AUTOVACUUM)
         return list(_Replay(connection, pq).steps(statements))
     finally:
         connection.finish()

@@ -44,7 +44,9 @@ class Sessions:
     async def __aexit__(self, *_: object) -> None:
         for task in self._running.values():
             task.cancel()
+        pids = [connection.info.backend_pid for connection in self._open.values()]
         await self._stack.aclose()
+        await self._gone(pids)
 
     async def run(self, name: str, *statements: str) -> str:
         """Runs statements in the session of this name; the outcome, or "waits"."""
@@ -66,7 +68,10 @@ class Sessions:
 
     async def close(self, name: str) -> None:
         """Ends a session, and its transaction."""
-        await self._open.pop(name).close()
+        connection = self._open.pop(name)
+        pid = connection.info.backend_pid
+        await connection.close()
+        await self._gone([pid])
 
     async def blockers(self) -> dict[str, list[str]]:
         """For each session that waits: the sessions that it waits for."""
@@ -90,8 +95,15 @@ class Sessions:
         return "done"
 
     async def _waits(self, name: str) -> bool:
-        sql = "SELECT cardinality(pg_blocking_pids($1)) > 0"
-        return bool(await self._deploy.shop.value(sql, self._open[name].info.backend_pid))
+        """For another one of these sessions: autovacuum, for example, may be in the way for a moment."""
+        sql = "SELECT pg_blocking_pids($1) && $2::int[]"
+        others = [other.info.backend_pid for other in self._open.values()]
+        return bool(await self._deploy.shop.value(sql, self._open[name].info.backend_pid, others))
+
+    async def _gone(self, pids: Sequence[int]) -> None:
+        """The server has noticed that these sessions are closed: their locks are released."""
+        while await self._deploy.shop.value("SELECT count(*) FROM pg_stat_activity WHERE pid = ANY($1::int[])", pids):
+            pass
 
 
 def _graph(texts: Mapping[str, str], blockers: Mapping[str, list[str]]) -> Any:

@@ -28,11 +28,11 @@ async def test_the_new_release_serves_in_each_phase(deploy):
     """All requests to the new release succeed: before the backfill, after it, and after `alembic upgrade head`."""
     await deploy.upgrade("0014")
     new = await deploy.new()
-    expect_none(await deploy.failures(new), "the new release", "before the backfill", DOWN)
+    await expect_new(deploy, new, "before the backfill")
     await deploy.backfill()
-    expect_none(await deploy.failures(new), "the new release", "after the backfill", DOWN)
+    await expect_new(deploy, new, "after the backfill")
     await deploy.upgrade("head")
-    expect_none(await deploy.failures(new), "the new release", "after `alembic upgrade head`", DOWN)
+    await expect_new(deploy, new, "after `alembic upgrade head`")
 
 
 async def test_the_old_release_can_come_back(deploy):
@@ -66,7 +66,8 @@ async def test_both_columns_agree(deploy):
     await put(old, kept[0], 12)
     await put(old, "NEW-1", 13)
     new = await deploy.new()
-    for code, percent in ((kept[0], 12), (kept[1], 11), ("NEW-1", 13), (await untouched(deploy), None)):
+    [old_one] = await untouched(deploy)
+    for code, percent in ((kept[0], 12), (kept[1], 11), ("NEW-1", 13), (old_one, None)):
         await expect_read(deploy, (old, new), code, percent, "before the backfill")
     await put(new, kept[2], 14)
     await put(new, "NEW-2", 15)
@@ -75,7 +76,7 @@ async def test_both_columns_agree(deploy):
     await put(new, kept[3], 18)
     for code, percent in ((kept[2], 16), ("NEW-2", 15), (kept[3], 18)):
         await expect_read(deploy, (old, new), code, percent, "before the backfill")
-    await deploy.backfill()
+    await changed_meanwhile(deploy, old, new)
     await expect_equal(deploy, "after the backfill")
     await expect_written(deploy, old, new, kept, "after the backfill", 20)
     expect((await old.delete(f"/coupons/{withdrawn}")).ok, f"The old release cannot withdraw {withdrawn}.",
@@ -83,6 +84,28 @@ async def test_both_columns_agree(deploy):
     await deploy.upgrade("head")
     await expect_equal(deploy, "after `alembic upgrade head`")
     await expect_written(deploy, old, new, kept, "after `alembic upgrade head`", 40)
+
+
+async def changed_meanwhile(deploy, old, new):
+    """Both releases change coupons while the backfill is about to write them."""
+    first, second = await untouched(deploy, 2)
+    sent = []
+
+    async def change():
+        now = [
+            app.start_request("PUT", f"/coupons/{code}", json={"percent": percent})
+            for app, code, percent in ((old, first, 71), (new, second, 72))
+        ]
+        sent.extend(now)
+        return now
+
+    await deploy.backfill_while("coupons", change)
+    for request in sent:
+        response = await request.task
+        expect(response.ok, f"During the backfill: {response}", because=DOWN, section=SECTION)
+    if sent:
+        await expect_read(deploy, (old, new), first, 71, "after the backfill")
+        await expect_read(deploy, (old, new), second, 72, "after the backfill")
 
 
 async def expect_written(deploy, old, new, codes, when, percent):
@@ -128,9 +151,12 @@ async def put(process, code, percent):
     )
 
 
-async def untouched(deploy):
-    """The code of an active coupon that nobody has changed."""
-    return await deploy.shop.value("SELECT code FROM coupons WHERE active AND code LIKE 'CODE-%' ORDER BY id LIMIT 1")
+async def untouched(deploy, number=1):
+    """The codes of active coupons that nobody has changed."""
+    rows = await deploy.shop.rows(
+        "SELECT code FROM coupons WHERE active AND code LIKE 'CODE-%' ORDER BY id LIMIT $1", number
+    )
+    return [row["code"] for row in rows]
 
 
 async def store(new):
@@ -141,6 +167,19 @@ async def store(new):
     expect(stored.ok and coupon.ok, f"{stored} {coupon}", because=DOWN, section="See it break")
     kept = {key: receipt[key] for key in ("till", "cents")}
     return {"/coupons/ROLLBACK": {"percent": 35}} | {f"/receipts/{receipt}": kept for receipt in stored["ids"]}
+
+
+async def expect_new(deploy, new, when):
+    """All endpoints of the new release, and old receipts, which only it shows with a currency."""
+    expect_none(await deploy.failures(new), "the new release", when, DOWN)
+    for receipt in await deploy.shop.rows("SELECT id FROM receipts WHERE till LIKE 'Till %' ORDER BY id LIMIT 2"):
+        response = await new.get(f"/receipts/{receipt['id']}")
+        expect(
+            response.ok and response["currency"] == "EUR" and response["stored_at"],
+            f"An old receipt, {when}, to the new release: {response}",
+            because=DOWN,
+            section="See it break",
+        )
 
 
 def expect_none(failed, release, when, because):
