@@ -67,6 +67,7 @@ def works(lessons: list[Lesson], scratch: Path) -> Iterator[Work]:
     for lesson in lessons:
         names = frozenset(entry.name for entry in lesson.checks)
         for case in cases(lesson, scratch):
+            case.write()
             fails = case.fails | IN_A_SANDBOX.get(case.label, set())
             yield Work(lesson, case.label, case.folder, names - fails)
         if lesson.migrations:  # most of its checks need no app, so that a broken app fails only some of them

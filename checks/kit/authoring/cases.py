@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from checks.kit.lessons.lesson import Lesson
-from checks.kit.lessons.variants import materialize, variants
+from checks.kit.lessons.variants import Variant, materialize, variants
 
 AS_HANDED_OUT = "as handed out"
 SOLUTION = "solution"
@@ -15,12 +15,21 @@ SOLUTION = "solution"
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One app to grade. `fails` are the checks that must fail; all others must pass."""
+    """One app to grade. `fails` are the checks that must fail; all others must pass.
+
+    The files of a variant are in `folder` after `write`.
+    """
 
     lesson: Lesson
     label: str
     folder: Path
     fails: frozenset[str]
+    variant: Variant | None = None
+
+    def write(self) -> None:
+        """Writes a variant's files; the lesson and its solution are there."""
+        if self.variant is not None:
+            materialize(self.variant, self.folder.parents[1])
 
     @property
     def is_wrong(self) -> bool:
@@ -34,9 +43,9 @@ class Case:
 
 
 def cases(lesson: Lesson, scratch: Path) -> Iterator[Case]:
-    """The lesson, its solution and its variants; variants are written under `scratch`."""
+    """The lesson, its solution and its variants, whose folders are under `scratch`."""
     unsolved = frozenset(entry.name for entry in lesson.checks if entry.unsolved == "fails")
     yield Case(lesson, AS_HANDED_OUT, lesson.folder, unsolved)
     yield Case(lesson, SOLUTION, lesson.solution, frozenset())
     for variant in variants(lesson):
-        yield Case(lesson, variant.name, materialize(variant, scratch), variant.fails)
+        yield Case(lesson, variant.name, scratch / lesson.name / variant.name, variant.fails, variant)

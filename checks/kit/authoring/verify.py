@@ -68,6 +68,8 @@ def verify(
         scratch = Path(folder)
         durations = Durations()
         todo = durations.longest_first(case for lesson in chosen for case in cases(lesson, scratch) if holds(case))
+        for case in todo:
+            case.write()
         left = {case.key: durations.expected(case) for case in todo}
         outcomes: list[Outcome] = []
 
