@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ SOLUTION = "solution"
 class Case:
     """One app to grade. `fails` are the checks that must fail; all others must pass.
 
-    The files of a variant are in `folder` after `write`.
+    The files of a variant are in `folder` between `write` and `remove`.
     """
 
     lesson: Lesson
@@ -30,6 +31,11 @@ class Case:
         """Writes a variant's files; the lesson and its solution are there."""
         if self.variant is not None:
             materialize(self.variant, self.folder.parents[1])
+
+    def remove(self) -> None:
+        """Deletes what `write` has written."""
+        if self.variant is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     @property
     def is_wrong(self) -> bool:

@@ -68,8 +68,6 @@ def verify(
         scratch = Path(folder)
         durations = Durations()
         todo = durations.longest_first(case for lesson in chosen for case in cases(lesson, scratch) if holds(case))
-        for case in todo:
-            case.write()
         left = {case.key: durations.expected(case) for case in todo}
         outcomes: list[Outcome] = []
 
@@ -124,6 +122,7 @@ async def _grade_all(todo: list[Case], jobs: int, scratch: Path, graded: Graded,
             async with room.taken(_at_once(case, quick=quick)):
                 began = time.perf_counter()
                 report, log = scratch / f"{number}.json", scratch / f"{number}.log"
+                await asyncio.to_thread(case.write)
                 process = await warm.start(*_arguments(case, report, quick=quick), log=log)
                 try:
                     async with asyncio.timeout(LIMIT):
@@ -132,6 +131,7 @@ async def _grade_all(todo: list[Case], jobs: int, scratch: Path, graded: Graded,
                     pass  # judged as not graded to the end
                 finally:
                     process.kill()
+                    case.remove()
                 seconds = time.perf_counter() - began
                 graded(case, seconds, log.read_text(encoding="utf-8", errors="replace"), _results(report))
 
