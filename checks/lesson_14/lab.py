@@ -245,7 +245,7 @@ async def notices_two_at_once(sessions: Sessions) -> str:
 NOTICES = (notices_a_missing_commit, notices_what_fails_at_the_commit, notices_two_at_once)
 
 
-async def compare_isolation(tests: int = 10) -> list[dict[str, object]]:
+async def compare_isolation(tests: int = 5) -> list[dict[str, object]]:
     """What each way costs for one test, and what it sees: a line for each way, all of it run."""
     async with command_line(14, "solutions") as line:
         login = await line.testbed.maker()

@@ -7,6 +7,7 @@ in as a role that may make more databases.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
@@ -196,31 +197,29 @@ class Suite:
 
     async def run(self, place: Place, app: OtherApp, *options: str, called: str = "", passes: int = 1) -> SuiteRun:
         """Runs the tests in a place. Two runs of one app at the same time are `called` otherwise."""
-        async with self._room:
-            folder = await asyncio.to_thread(self._write, app, called or app.name)
-            workspace = self._runtime.workspace(folder)
-            with place.wire.watching() as seen:
-                done = await run_command(
-                    workspace,
-                    settings(self._lesson, place.url),
-                    *(*PYTEST, *PLUGINS, *OURS, *options),
-                    within=TIMEOUT * passes,
-                )
-            notes, log = notes_of(done.output)
-            return SuiteRun(notes, log, done.code, len(seen.data_statements))
+        folder = await asyncio.to_thread(self._write, app, called or app.name)
+        workspace = self._runtime.workspace(folder)
+        env = settings(self._lesson, place.url)
+        with place.wire.watching() as seen:
+            done = await run_command(workspace, env, *PYTEST, *PLUGINS, *OURS, *options, within=TIMEOUT * passes)
+        notes, log = notes_of(done.output)
+        return SuiteRun(notes, log, done.code, len(seen.data_statements))
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[Place]:
-        """A developer's database with a few rows, which no other run uses."""
-        databases = await self._runtime.databases(self._lesson, self._lesson.folder)
-        database = await databases.fresh()
-        try:
-            shop = Shop(database)
-            await shop.seed(books=3, customers=2, reviews=2, orders=2)
-            async with databases.maker(database) as maker, self._runtime.proxy() as wire:
-                yield Place(shop, wire, maker, database.url(wire.host, wire.port, login=maker.login))
-        finally:
-            databases.give_back(database)
+        """A developer's database with a few rows, which no other run uses. There are a few places at a time."""
+        # a sandbox sees the releases and the learner's folder, whose migrations may be others
+        folder = await asyncio.to_thread(release_folder, self._lesson.name, the_app(self._lesson).tree)
+        async with self._room:
+            databases = await self._runtime.databases(self._lesson, folder)
+            database = await databases.fresh()
+            try:
+                shop = Shop(database)
+                await shop.seed(books=3, customers=2, reviews=2, orders=2)
+                async with databases.maker(database) as maker, self._runtime.proxy() as wire:
+                    yield Place(shop, wire, maker, database.url(wire.host, wire.port, login=maker.login))
+            finally:
+                databases.give_back(database)
 
     def _write(self, app: OtherApp, called: str) -> Path:
         """A folder with the app and the tests. The app is linked, so that compiled files of it stay valid."""
@@ -244,8 +243,8 @@ class Suite:
 
 def suite_of(testbed: Testbed) -> Suite:
     """The suite of the learner's folder, shared by all checks of a run."""
-    folder = testbed.folder
-    return testbed.runtime.shared(f"suite {folder}", lambda: Suite(testbed.runtime, testbed.lesson, folder))
+    key = hashlib.sha256(repr(sorted(read_tree(testbed.folder).items())).encode()).hexdigest()
+    return testbed.runtime.shared(key, lambda: Suite(testbed.runtime, testbed.lesson, testbed.folder))
 
 
 class _OwnFolder:
