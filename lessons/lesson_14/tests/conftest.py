@@ -42,6 +42,13 @@ async def db(engine):
         yield session
 
 
+@pytest.fixture(autouse=True)
+async def end_of_a_test(db):
+    """Or the next request would say that a transaction has begun already."""
+    yield
+    await db.commit()
+
+
 @pytest.fixture(scope="session")
 async def ann(db):
     customer = Customer(email="ann@example.com", name="Ann")
