@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
-from checks.kit.authoring.chain import OWN, differing
+from checks.kit.authoring.chain import OWN, TESTS, differing
 from checks.kit.authoring.conflicts import Conflict, known_conflicts
 from checks.kit.authoring.merge import MergedTree, merge, merge_trees, places
 from checks.kit.authoring.workspace import Workspace
@@ -63,7 +63,7 @@ class Carry:
         for lesson, following in zip(chain, [*chain[1:], None], strict=True):
             yield from self._variants(lesson)
             if following is not None:
-                changed = self._changed(lesson.solution, files)
+                changed = {name for name in self._changed(lesson.solution, files) if not name.startswith(TESTS)}
                 for folder in (following.folder, following.solution):
                     if folder.is_dir():
                         for name in sorted(changed - self._unknown(lesson, following, folder)):

@@ -11,6 +11,14 @@ from checks.kit.lessons.paths import ROOT, display_path
 OWN = {"README.md", "lesson.toml"}
 """Files that belong to one lesson: never compared, never carried."""
 
+TESTS = "tests/"
+"""Begins the names of files that a lesson does not hand on: tests that a learner writes are about that lesson."""
+
+
+def handed_on(tree: Tree) -> Tree:
+    """The files of a solution that the next lesson begins with."""
+    return {name: content for name, content in tree.items() if not name.startswith(TESTS)}
+
 
 def previous_solution(lesson: Lesson) -> Path | None:
     """The solution that the lesson continues; None for the first lesson."""
@@ -31,6 +39,8 @@ def chain_faults(lesson: Lesson) -> list[str]:
 def _faults(lesson: Lesson, key: str, before: Path, after: Path) -> list[str]:
     """Where two folders differ otherwise than lesson.toml lists under the key."""
     old, new = read_tree(before), read_tree(after)
+    if key == "changed":
+        old = handed_on(old)
     listed, changed = set(lesson.changed if key == "changed" else lesson.edit), differing(old, new)
     manifest, was = display_path(lesson.folder / "lesson.toml"), display_path(before)
     faults = []

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from string import Template
 
+from checks.kit.authoring.chain import TESTS
 from checks.kit.lessons.errors import WorkbookError
 from checks.kit.lessons.lesson import Lesson, OutsideEntry, all_lessons
 from checks.kit.lessons.paths import ROOT, STATE
@@ -95,7 +96,7 @@ def _slug(title: str) -> str:
 def _build(made: Path, last: Lesson, values: dict[str, str]) -> None:
     """All parts of the lesson below the folder `made`."""
     skip = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(last.solution, made / "solution", ignore=skip)
+    shutil.copytree(last.solution, made / "solution", ignore=shutil.ignore_patterns("__pycache__", TESTS.rstrip("/")))
     _include_example(made / "solution" / "app" / "main.py")
     shutil.copytree(made / "solution", made / "lesson")
     shutil.copytree(TEMPLATE, made, dirs_exist_ok=True, ignore=skip)

@@ -35,6 +35,7 @@ MARKS = (
     "needs(*checks): not run unless these checks of the lesson passed",
     "serial: measures time, so no other check runs at the same time",
     "start_early: waits more than it works, so it starts before others",
+    "patient: starts many processes, each with a limit of its own, so the check may take ten times as long as others",
 )
 """The marks of checks, as pytest wants them described."""
 

@@ -32,6 +32,9 @@ CHECK_TIMEOUT = 60.0
 PATIENCE = 3
 """How many times as long it may take where the machine is busy with other things."""
 
+PATIENT = 10
+"""How many times as long a check with the mark `patient` may take, on every machine."""
+
 
 class Hung(Exception):
     """A check did not end."""
@@ -71,7 +74,8 @@ async def _run(check: fixtures.Check, testbed: Testbed, lesson: Lesson, result: 
     try:
         try:
             arguments = await stack.set_up(check)
-            await _within(CHECK_TIMEOUT * (PATIENCE if busy() else 1), check(**arguments))
+            patient = any(mark.name == "patient" for mark in getattr(check, "pytestmark", ()))
+            await _within(CHECK_TIMEOUT * (PATIENT if patient else PATIENCE if busy() else 1), check(**arguments))
         except (Exception, pytest.fail.Exception, pytest.skip.Exception) as error:  # pytest's own are no Exception
             _record(result, error, testbed.folder, testbed)
     finally:

@@ -93,6 +93,8 @@ class Lesson:
     schema: str = "schema.sql"
     migrations: bool = False
     """Whether `alembic upgrade head` in the lesson's folder makes the tables, instead of the script `schema`."""
+    tests: bool = False
+    """Whether the learner writes tests, in `tests/`. What runs them may make databases on the server."""
     worker: str = ""
     """The module that runs beside the app, as `python -m app.worker`; empty if there is none."""
     env: Mapping[str, str] = field(default_factory=dict)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from checks.kit.postgres import filled
+from checks.kit.postgres import filled, roles
 from checks.kit.postgres.connect import Login, connect, if_free, quote_literal
 from checks.kit.postgres.database import SCHEMA_FINGERPRINT_SQL, Database
 from checks.kit.postgres.source import Source
@@ -24,6 +26,19 @@ IDLE_CLONE = "a spare one of the Bookshop workbook"
 
 MAX_IDLE_CLONES = 3
 """How many clones of a template may wait: as many as a run has checks at a time."""
+
+
+class Maker:
+    """A role that may make databases; see `Databases.maker`."""
+
+    def __init__(self, login: Login, admin: asyncpg.Connection[Any]) -> None:
+        self.login = login
+        self._admin = admin
+
+    async def made(self) -> list[str]:
+        """The names of the databases that it has made and not dropped."""
+        owned = "SELECT datname FROM pg_database d JOIN pg_roles r ON r.oid = datdba WHERE rolname = $1 ORDER BY 1"
+        return [name for (name,) in await self._admin.fetch(owned, self.login.role)]
 
 
 class Databases:
@@ -115,6 +130,26 @@ class Databases:
     async def drop(self, database: Database) -> None:
         """Drops a database that is not to be used again."""
         await self._discard(database)
+
+    @asynccontextmanager
+    async def maker(self, database: Database) -> AsyncIterator[Maker]:
+        """A role for a test suite: it may make databases, and it may do in `database` what the app's role may.
+
+        It goes at the end of the block, with all that it has made.
+        """
+        login = Login(f"{roles.MAKER_ROLE_PREFIX}{secrets.token_hex(4)}_{self._token}", secrets.token_hex(16))
+        async with self._lock:
+            await roles.make_maker(self._lock_connection, login, self._login.role)
+        try:
+            yield Maker(login, database.admin)
+        finally:
+            own = await connect(self._source, database.name, login)
+            try:
+                await own.execute("DROP OWNED BY CURRENT_USER CASCADE")  # tables in the database of somebody else
+            finally:
+                await own.close()
+            async with self._lock:
+                await roles.drop_role(self._lock_connection, login.role)
 
     def give_back(self, database: Database) -> None:
         """The caller is done with it. Emptying it takes milliseconds, cloning up to a third of a second."""

@@ -22,6 +22,12 @@ UNTRUSTED = "WORKBOOK_UNTRUSTED"
 UNTRUSTED_ROLE_PREFIX = "workbook_untrusted_"
 """Begins the name of a role that is made for one run; the token of the run's lock follows."""
 
+MAKER_ROLE_PREFIX = "workbook_suite_"
+"""Begins the name of a role with which a test suite makes databases; the token of the run's lock ends it."""
+
+MAKER_CONNECTIONS = 60
+"""How many connections such a role may have."""
+
 MIN_CONNECTIONS, MAX_CONNECTIONS = 20, 120
 """Bounds of an untrusted role's connections; each costs the server memory that no limit of a process counts."""
 
@@ -79,7 +85,7 @@ async def untrusted_role(
         yield login
     finally:
         with contextlib.suppress(asyncpg.PostgresError):  # untrusted code found a way to keep it: for a later run
-            await _drop_role(lock_connection, login.role)
+            await drop_role(lock_connection, login.role)
 
 
 async def revoke_public(lock_connection: asyncpg.Connection[Any]) -> None:
@@ -89,16 +95,27 @@ async def revoke_public(lock_connection: asyncpg.Connection[Any]) -> None:
 
 
 async def drop_dead_roles(lock_connection: asyncpg.Connection[Any]) -> None:
-    """Drops the untrusted roles of runs that died, with everything that they own."""
+    """Drops the roles that were made for runs that died, with everything that they own."""
     import asyncpg
 
     for (role,) in await lock_connection.fetch(
-        "SELECT rolname FROM pg_roles WHERE rolname ~ $1", f"^{UNTRUSTED_ROLE_PREFIX}[0-9a-f]{{16}}$"
+        "SELECT rolname FROM pg_roles WHERE rolname ~ $1",
+        f"^({UNTRUSTED_ROLE_PREFIX}|{MAKER_ROLE_PREFIX}[0-9a-f]+_)[0-9a-f]{{16}}$",
     ):
         async with if_free(lock_connection, role[-16:]) as dead:
             if dead:
                 with contextlib.suppress(asyncpg.PostgresError):
-                    await _drop_role(lock_connection, role)
+                    await drop_role(lock_connection, role)
+
+
+async def make_maker(lock_connection: asyncpg.Connection[Any], login: Login, member_of: str) -> None:
+    """A role that may make databases, and may do what the role `member_of` may. Needs CREATEROLE and CREATEDB."""
+    await lock_connection.execute(
+        f'CREATE ROLE "{login.role}" LOGIN CREATEDB CONNECTION LIMIT {MAKER_CONNECTIONS} '
+        f"PASSWORD '{login.password}' IN ROLE \"{member_of}\""
+    )
+    if not await lock_connection.fetchval("SELECT rolsuper FROM pg_roles WHERE rolname = current_user"):
+        await lock_connection.execute(f'GRANT "{login.role}" TO CURRENT_USER')
 
 
 async def _let_administrator_own(lock_connection: asyncpg.Connection[Any], role: str, rights: Rights) -> None:
@@ -107,7 +124,8 @@ async def _let_administrator_own(lock_connection: asyncpg.Connection[Any], role:
         await lock_connection.execute(f'GRANT "{role}" TO CURRENT_USER')
 
 
-async def _drop_role(lock_connection: asyncpg.Connection[Any], role: str) -> None:
+async def drop_role(lock_connection: asyncpg.Connection[Any], role: str) -> None:
+    """Drops a role with the databases that it owns."""
     # first the databases: PostgreSQL drops no role that owns anything
     owned = "SELECT datname FROM pg_database WHERE datdba = (SELECT oid FROM pg_roles WHERE rolname = $1)"
     for (name,) in await lock_connection.fetch(owned, role):

@@ -20,7 +20,7 @@ ERROR = re.compile(r"FAILED:|ERROR|[A-Za-z_][\w.]*(Error|Exception|Exit|Interrup
 
 @dataclass(frozen=True, slots=True)
 class CompletedCommand:
-    """How a command ended: its exit code, None if it was killed after COMMAND_TIMEOUT, and what it printed.
+    """How a command ended: its exit code, None if it was killed because it did not end, and what it printed.
 
     `command` is what was typed, such as `alembic upgrade head`. As text it is a sentence with the reason of a failure.
     `stdout` is what it printed to standard output, if that was kept apart from `output`.
@@ -48,9 +48,14 @@ class CompletedCommand:
 
 
 async def run_command(
-    workspace: Workspace, env: Mapping[str, str], *arguments: str, name: str = "", apart: bool = False
+    workspace: Workspace,
+    env: Mapping[str, str],
+    *arguments: str,
+    name: str = "",
+    apart: bool = False,
+    within: float = COMMAND_TIMEOUT,
 ) -> CompletedCommand:
-    """Runs `python -m arguments[0] …` and waits until it ends, at most COMMAND_TIMEOUT seconds.
+    """Runs `python -m arguments[0] …` and waits until it ends, at most `within` seconds.
 
     `name` is one of `Workspace.name_for`; by default it is called by its arguments. `apart`: see CompletedCommand.
     """
@@ -60,7 +65,7 @@ async def run_command(
         spec = replace(spec, out=f"{spec.log}.out")
     async with workspace.process(name, spec) as process:
         try:
-            code = await asyncio.wait_for(asyncio.shield(process.exit), COMMAND_TIMEOUT)
+            code = await asyncio.wait_for(asyncio.shield(process.exit), within)
         except TimeoutError:
             code = None
     stdout = text_of(Path(spec.out)) if apart else ""

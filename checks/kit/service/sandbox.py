@@ -68,6 +68,9 @@ DENIED_CALLS = (
 SYSTEM_FOLDERS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix/store")
 SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/localtime", "/etc/alternatives")
 
+OTHER_APPS = ("old_release.patch", "mutants")
+"""What checks/lesson_NN has if its checks run other apps than the learner's, which are below RELEASES."""
+
 INSIDE_FILES = (
     "checks/__init__.py",
     "checks/kit/__init__.py",
@@ -233,7 +236,7 @@ def _interpreter(lesson: str) -> Iterator[str]:
     yield from (*_parents(ROOT), "--tmpfs", str(ROOT))
     inside = [ROOT / name for name in INSIDE_FILES]
     # An old release is the solution of the lesson before, so a sandbox of another lesson must not see it.
-    if (ROOT / "checks" / lesson / "old_release.patch").is_file():
+    if any((ROOT / "checks" / lesson / other).exists() for other in OTHER_APPS):
         releases = RELEASES / lesson
         releases.mkdir(parents=True, exist_ok=True)  # mounted now, it shows what is written into it later
         inside.append(releases)

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from checks.kit.lessons.lesson import Lesson
 from checks.kit.lessons.paths import ROOT, STATE
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from checks.kit.postgres import Database, Server
     from checks.kit.postgres.databases import Databases
     from checks.kit.wire import Wire
+
+
+Made = TypeVar("Made")
 
 
 class Runtime:
@@ -55,6 +58,7 @@ class Runtime:
         self._databases: dict[str, Databases] = {}
         self._stack = AsyncExitStack()
         self._opening = asyncio.Lock()
+        self._shared: dict[str, Any] = {}
 
     @property
     def scratch(self) -> Path:
@@ -132,6 +136,17 @@ class Runtime:
     def workspace(self, folder: Path, note: Note = ignore) -> Workspace:
         """What starts processes in `folder`, a lesson's."""
         return Workspace(self._launcher, folder, self.scratch, STATE / "pycache", note)
+
+    def shared(self, key: str, make: Callable[[], Made]) -> Made:
+        """What `make` makes at the first call with this key; the checks of a run share it."""
+        if key not in self._shared:
+            self._shared[key] = make()
+        made: Made = self._shared[key]
+        return made
+
+    def at_end(self, closing: Callable[[], Awaitable[None]]) -> None:
+        """Has `closing` called by `aclose`, before the databases are dropped."""
+        self._stack.push_async_callback(closing)
 
     async def aclose(self) -> None:
         """Drops the databases. The event loop that made them must still run."""

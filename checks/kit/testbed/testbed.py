@@ -23,7 +23,7 @@ from checks.kit.testbed.steps import Steps
 if TYPE_CHECKING:
     from checks.kit.lessons.lesson import Lesson
     from checks.kit.postgres import Database
-    from checks.kit.postgres.connect import Login
+    from checks.kit.postgres.connect import Login as ServerLogin
     from checks.kit.testbed.explain import Explain
     from checks.kit.testbed.explain import Login as DatabaseLogin
     from checks.kit.testbed.outside_service import Answering, OutsideService
@@ -53,7 +53,7 @@ class Testbed:
         """The outside services that run because lesson.toml lists them and no fixture does, by their variables."""
         self.folder = folder
         self.lesson = lesson
-        self._runtime = runtime
+        self.runtime = runtime
         self._workspace = runtime.workspace(folder, self.note)
         self._evidence: list[tuple[str, Source]] = []
         self._stack = AsyncExitStack()
@@ -61,10 +61,10 @@ class Testbed:
 
     async def __aenter__(self) -> Self:
         async with self._stack:
-            databases = await self._runtime.databases(self.lesson, self.folder)
+            databases = await self.runtime.databases(self.lesson, self.folder)
             self.database = await databases.fresh()
             self._stack.callback(databases.give_back, self.database)
-            self.wire = await self._stack.enter_async_context(self._runtime.proxy())
+            self.wire = await self._stack.enter_async_context(self.runtime.proxy())
             self.wire.subscribe(on_fault=self.note)
             self.seen = self._stack.enter_context(self.wire.watching())
             self._stack = self._stack.pop_all()
@@ -92,17 +92,22 @@ class Testbed:
 
     async def filled(self, *scripts: Path) -> Database:
         """One more database with the rows of SQL scripts, beside the one of the check; see `fill`."""
-        databases = await self._runtime.databases(self.lesson, self.folder)
+        databases = await self.runtime.databases(self.lesson, self.folder)
         with explaining_rows(scripts[-1]):
             database = await databases.filled("\n".join(map(read_schema, scripts)))
         self._stack.push_async_callback(databases.drop, database)
         return database
 
+    async def maker(self) -> ServerLogin:
+        """A role that may do what the app's may, and make databases, which go at the end with the role."""
+        databases = await self.runtime.databases(self.lesson, self.folder)
+        return (await self._stack.enter_async_context(databases.maker(self.database))).login
+
     def login(self, database: Database) -> DatabaseLogin:
         """How the kit reaches a database as the app's role, not through the proxy."""
         from checks.kit.testbed.explain import Login
 
-        return Login(database, self._runtime.server().address)
+        return Login(database, self.runtime.server().address)
 
     def explain(self) -> Explain:
         """What the fixture `explain` gives; see Explain."""
@@ -232,7 +237,9 @@ class Testbed:
                     self.services[entry.env] = await self._stack.enter_async_context(opening)
 
     @asynccontextmanager
-    async def _entrance(self, process: str, login: Login | None = None) -> AsyncIterator[tuple[str, asyncio.Event]]:
+    async def _entrance(
+        self, process: str, login: ServerLogin | None = None
+    ) -> AsyncIterator[tuple[str, asyncio.Event]]:
         """DATABASE_URL for a process, by which its statements are told from those of others.
 
         The event is set when the process has opened a connection.
@@ -240,7 +247,7 @@ class Testbed:
         if process == APP:
             yield self.database.url(self.wire.host, self.wire.port, login=login), self.wire.main.used
             return
-        port = await self._runtime.port()
+        port = await self.runtime.port()
         async with self.wire.entrance(process, port) as entrance:
             yield self.database.url(self.wire.host, entrance.port, login=login), entrance.used
 
@@ -249,7 +256,7 @@ class Testbed:
 
         `asyncio.start_server(…, sock=listener)` serves on it; `host, port = listener.getsockname()` is where.
         """
-        listener = await self._runtime.listen()
+        listener = await self.runtime.listen()
         self._stack.callback(listener.close)
         return listener
 

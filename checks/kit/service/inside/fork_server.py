@@ -80,7 +80,11 @@ PRELOAD = (
     "certifi",
 )
 
-PRELOAD_FOR_COMMAND = {"alembic": ("alembic.config",)}
+PRELOAD_FOR_COMMAND = {
+    "alembic": ("alembic.config",),
+    # not its plugins: pytest wants to import these itself, and warns where it cannot rewrite their assertions
+    "pytest": ("pytest", "_pytest.skipping", "_pytest.junitxml", "alembic.command", "alembic.config", "random"),
+}
 """What a command imports; done once, before the first one of its kind is forked."""
 
 

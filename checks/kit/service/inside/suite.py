@@ -1,0 +1,168 @@
+"""Runs inside the process of a learner's test suite: decides the order of its tests, and notes the outcome of each.
+
+A plugin of pytest: `python -m pytest -p checks.kit.service.inside.suite --kit-order=reversed tests`. What it notes goes
+to the process's own standard output, past pytest's capture: lines that begin with MARK and go on with JSON.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import socket
+import sys
+import traceback
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+
+MARK = "\x1e"
+"""Begins a line for the kit."""
+
+MAX_TEXT = 4000
+"""Characters of a failure that the kit gets to see."""
+
+MEETING = 5.0
+"""Seconds that a process waits for the other one; a bound, for a suite may let only one process work at a time."""
+
+
+outside: list[int] = []
+"""A descriptor of what standard output was before pytest began to capture it."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    outside.append(os.dup(1))  # pytest has not begun to capture yet
+    group = parser.getgroup("kit")
+    group.addoption("--kit-order", action="append", default=[], help="reversed or shuffled:SEED; may be repeated")
+    group.addoption("--kit-stop", action="store_true", help="end at the first test that fails")
+    group.addoption("--kit-distrust", action="append", default=[], help="a test at which --kit-stop does not end")
+    group.addoption("--kit-meet", default="", help="host:port, where the first test waits for another process")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Suite(config), "kit-suite")
+
+
+class Suite:
+    """The hooks, as a plugin of its own that knows its options."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._orders: list[str] = config.getoption("--kit-order")
+        self._stop: bool = config.getoption("--kit-stop")
+        self._distrusted: list[str] = config.getoption("--kit-distrust")
+        self._meet: str = config.getoption("--kit-meet")
+        self._order = "as written"
+
+    def note(self, **what: object) -> None:
+        """Writes a line for the kit."""
+        line = f"\n{MARK}{json.dumps({'order': self._order, **what})}\n"
+        os.write(outside[-1], line.encode())
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:
+            self.note(event="not collected", test=report.nodeid, text=str(report.longrepr)[-MAX_TEXT:])
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self.note(event="collected", tests=[item.nodeid for item in session.items])
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self.note(event="begin", test=nodeid)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        report = yield
+        states = False
+        if report.when == "call" or report.outcome != "passed":
+            states = call.excinfo is not None and call.excinfo.errisinstance((AssertionError, pytest.fail.Exception))
+            crash = getattr(report.longrepr, "reprcrash", None)
+            self.note(
+                event=report.when,
+                test=report.nodeid,
+                outcome=report.outcome,
+                states=states,
+                line=crash.message.splitlines()[0] if crash and crash.message else "",
+                text=report.longreprtext[-MAX_TEXT:] if report.failed else "",
+            )
+        if self._stop and report.failed and (report.when == "call" or states) and item.nodeid not in self._distrusted:
+            item.session.shouldstop = "a test has failed"
+        return report
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_call(self) -> Generator[None, None, None]:
+        if (
+            self._meet
+        ):  # the fixtures of the first test are there, so the other process meets whatever this one has made
+            host, _, port = self._meet.rpartition(":")
+            self._meet = ""
+            try:
+                with socket.create_connection((host, int(port)), MEETING) as other:
+                    other.recv(1)
+            except OSError:
+                pass
+        yield
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
+        """Runs the tests in each order that was asked for, one after the other, each in a process of its own.
+
+        A fork shares what collecting has imported, and nothing of what the fixtures make.
+        """
+        if not self._orders or session.testsfailed or session.config.option.collectonly:
+            return None
+        items = list(session.items)
+        for order, chosen in self._chosen(items):
+            self._run_apart(session, order, chosen)
+        return True
+
+    def _chosen(self, items: list[pytest.Item]) -> list[tuple[str, list[pytest.Item]]]:
+        chosen = []
+        for order in self._orders:
+            kind, _, seed = order.partition(":")
+            mine = items[::-1] if kind == "reversed" else list(items)
+            if kind == "shuffled":
+                random.Random(int(seed)).shuffle(mine)
+            chosen.append((order, mine))
+        return chosen
+
+    def _run_apart(self, session: pytest.Session, order: str, items: list[pytest.Item]) -> None:
+        from _pytest.main import pytest_runtestloop
+
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid:
+            os.waitpid(pid, 0)
+            return
+        code = 1
+        try:
+            self._order, session.items = order, items
+            with contextlib.suppress(session.Interrupted, session.Failed):
+                pytest_runtestloop(session)
+            session._setupstate.teardown_exact(None)
+            self.note(event="end", code=int(bool(session.testsfailed)))
+            code = 0
+        except BaseException:
+            self.note(event="crashed", text=traceback.format_exc()[-MAX_TEXT:])
+        finally:
+            os._exit(code)
+
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        self.note(event="finished", code=int(exitstatus))
+
+
+def notes_of(log: str) -> tuple[list[dict[str, Any]], str]:
+    """What the plugin has noted in a log, and the rest of it."""
+    notes, rest = [], []
+    for line in log.split("\n"):  # splitlines() would end a line at MARK
+        if line.startswith(MARK):
+            try:
+                notes.append(json.loads(line[1:]))
+            except ValueError:  # the process was killed in the middle
+                continue
+        elif line.strip():
+            rest.append(line)
+    return notes, "\n".join(rest)

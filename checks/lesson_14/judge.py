@@ -1,0 +1,146 @@
+"""What the checks ask about the learner's tests, run against the shop, other right shops and broken ones."""
+
+import asyncio
+
+from checks.kit.lessons.words import plural
+from checks.kit.postgres.database import SCHEMA_FINGERPRINT_SQL
+from checks.kit.report import expect
+from checks.kit.testbed.suite import other_apps, the_app
+
+BROKEN = {
+    "stored": ("order_not_stored", "price_of_today", "gift_without_mail"),
+    "refused": ("orders_of_others", "any_secret", "part_of_a_refused_order"),
+    "at the commit": ("confirmed_before_the_commit", "copies_of_a_refused_order"),
+    "at once": ("last_copy_sold_twice", "key_at_once", "transfer_lost"),
+    "payments": ("refused_payment_keeps_the_copies", "charged_twice"),
+    "migrations": ("reviews_without_limit", "credit_without_limit"),
+}
+"""Broken shops, by the check that asks whether the tests notice them."""
+
+ORDERS = ("reversed", "shuffled:1")
+
+TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1"
+
+
+class Judge:
+    def __init__(self, testbed, suite):
+        self.testbed = testbed
+        self.suite = suite
+        self.shop = the_app(testbed.lesson)
+        self._lines = []
+        testbed.add_evidence("What the tests said", lambda: self._lines)
+
+    async def as_it_is(self):
+        """The run against the shop that the lesson hands out, what was there before it, and what after."""
+        return await self.suite.once("as it is", self._as_it_is)
+
+    async def _as_it_is(self):
+        async with self.suite.place() as place:
+            before = await state(place)
+            run = await self.suite.run(place, self.shop)
+            return run, before, await state(place), await place.maker.made()
+
+    async def other_shops(self):
+        """The runs against the other right shops, with what each does in another way."""
+        apps = other_apps(self.testbed.lesson, "apps").values()
+        runs = await asyncio.gather(*(self.suite.against(app) for app in apps))
+        return list(zip(apps, runs, strict=True))
+
+    async def distrusted(self):
+        """The tests that are red on a right shop: what they say about a broken one means nothing."""
+        return sorted({failed.id for _, run in await self.other_shops() for failed in run.failed()})
+
+    async def broken(self, promises):
+        """The runs against the broken shops of a list, each to its first red test."""
+        apps = other_apps(self.testbed.lesson, "mutants")
+        distrusted = [f"--kit-distrust={test}" for test in await self.distrusted()]
+        chosen = [apps[name] for name in BROKEN[promises]]
+        runs = await asyncio.gather(*(self.suite.against(app, "--kit-stop", *distrusted) for app in chosen))
+        return list(zip(chosen, runs, strict=True))
+
+    async def expect_caught(self, promises, *, because, section):
+        """Each broken shop of the list makes a test red that is green on all right ones."""
+        run, *_ = await self.as_it_is()
+        expect(
+            run.is_green(),
+            f"The tests are red on the shop as it is, so nobody can tell what they say about a broken one. "
+            f"{run.why_not_green()}",
+            because=because,
+            section=section,
+        )
+        distrusted, missed, runs = set(await self.distrusted()), [], await self.broken(promises)
+        for app, run in runs:
+            caught = run.caught(but=distrusted)
+            if caught:
+                self._lines.append(f"caught    {app.about}\n          by {caught}")
+                continue
+            why = run.trouble() or (f"fell over: {run.failed()[0]}" if fell_over(run, distrusted) else "survived")
+            missed.append(f"{app.about} ({'survived' if why == 'survived' else 'the suite fell over'})")
+            self._lines.append(f"missed    {app.about}\n          {why}")
+        expect(
+            not missed,
+            f"{plural(len(runs) - len(missed), 'broken shop')} of {len(runs)} caught. Not caught: {'; '.join(missed)}.",
+            because=because,
+            section=section,
+        )
+
+    async def expect_accepted(self, runs, *, because, section):
+        """All runs are green: pairs of what was run, in words, and the run with its order."""
+        red = []
+        for said, run, order in runs:
+            if run.is_green(order):
+                continue
+            red.append(f"{said}: {run.why_not_green(order)}")
+            self._lines.append(red[-1])
+            self._lines += [failed.text for failed in run.failed(order)[:1]] or run.log.splitlines()[-20:]
+        expect(not red, " ".join(red[:3]), because=because, section=section)
+
+    async def orders(self):
+        """A second run on the server of the first one, in other orders."""
+        return await self.suite.once("orders", self._orders)
+
+    async def _orders(self):
+        async with self.suite.place() as place:
+            return await self.suite.run(
+                place, self.shop, *(f"--kit-order={order}" for order in ORDERS), called="orders", passes=2
+            )
+
+    async def two_at_once(self):
+        """Two runs with one DATABASE_URL. Each waits after the fixtures of its first test until the other is as far."""
+        listener = await self.testbed.listen()
+        host, port = listener.getsockname()
+        meeting, all_there, came = [], asyncio.Event(), asyncio.Event()
+
+        async def arrived(_reader, writer):
+            meeting.append(writer)
+            came.set()
+            if len(meeting) == 2:
+                all_there.set()
+            await all_there.wait()
+            writer.write(b"!")
+            writer.close()
+
+        server = await asyncio.start_server(arrived, sock=listener)
+        async with self.suite.place() as place:
+            options = (f"--kit-meet={host}:{port}",)
+            first = asyncio.ensure_future(self.suite.run(place, self.shop, *options, called="first"))
+            second = asyncio.ensure_future(self.suite.run(place, self.shop, *options, called="second"))
+            for run in (first, second):
+                run.add_done_callback(lambda _: all_there.set())  # nobody waits for one that has ended
+            try:
+                return await asyncio.gather(first, second)
+            finally:
+                server.close()
+
+
+def fell_over(run, distrusted):
+    return any(failed.id not in distrusted for failed in run.failed())
+
+
+async def state(place):
+    """What is in the developer's database: a text for each table, and one for the tables themselves."""
+    found = {"the tables": await place.shop.value(SCHEMA_FINGERPRINT_SQL)}
+    for row in await place.shop.rows(TABLES):
+        rows = await place.shop.rows(f'SELECT t::text AS row FROM public."{row["tablename"]}" t')
+        found[row["tablename"]] = sorted(one["row"] for one in rows)
+    return found

@@ -1,0 +1,76 @@
+"""Lesson 14: tests that somebody can rely on. Here: whether red and green mean anything."""
+
+import pytest
+
+from checks.kit.lessons.words import plural
+from checks.kit.report import expect
+from checks.kit.testbed.suite import AS_WRITTEN
+from checks.lesson_14.judge import ORDERS
+
+NOISE = "After the third alarm for nothing the team starts the tests again until they are green, and reads no red one."
+
+
+@pytest.mark.patient
+async def test_the_shop_passes(tests):
+    """All tests pass on the shop as it is."""
+    run, *_ = await tests.as_it_is()
+    await tests.expect_accepted([("on the shop as it is", run, AS_WRITTEN)], because=NOISE, section="See it break")
+
+
+@pytest.mark.patient
+async def test_other_right_shops_pass(tests):
+    """All tests pass on four other shops that keep the same promises and are written differently."""
+    runs = [(f"on {app.about}", run, AS_WRITTEN) for app, run in await tests.other_shops()]
+    await tests.expect_accepted(
+        runs,
+        because="Nobody can improve the shop: each change of its inside makes tests red, which mean nothing.",
+        section="A test knows only what a customer can see",
+    )
+
+
+@pytest.mark.patient
+async def test_any_order(tests):
+    """The tests pass in the opposite order, and in an order by chance."""
+    run = await tests.orders()
+    await tests.expect_accepted(
+        [(f"in the order {order}", run, order) for order in ORDERS],
+        because="Somebody runs one test alone, or adds one, and others become red that have nothing to do with it.",
+        section="Each test makes what it needs",
+    )
+
+
+@pytest.mark.patient
+async def test_two_runs_at_once(tests):
+    """Two runs of the tests at the same time, with one DATABASE_URL, both pass."""
+    first, second = await tests.two_at_once()
+    await tests.expect_accepted(
+        [("one of two runs at the same time", run, AS_WRITTEN) for run in (first, second)],
+        because=NOISE,
+        section="Two runs at the same time",
+    )
+
+
+@pytest.mark.patient
+async def test_nothing_is_left(tests):
+    """After a run, the database in DATABASE_URL is as before, and there is no other one."""
+    run, before, after, made = await tests.as_it_is()
+    changed = [name for name in before.keys() | after.keys() if before.get(name) != after.get(name)]
+    expect(
+        not changed and not made and run.passed(),
+        f"After a run of {plural(len(run.tests), 'test')}, these differ in the developer's database: "
+        f"{', '.join(sorted(changed)) or 'none'}. Databases that are left: {', '.join(made) or 'none'}.",
+        because="DATABASE_URL is what a developer works with. One run of the tests, and the work of a morning is gone.",
+        section="The database of the tests",
+    )
+
+
+@pytest.mark.patient
+async def test_few_statements(tests):
+    """A run sends at most 1,500 statements to the database."""
+    run, *_ = await tests.as_it_is()
+    expect(
+        run.statements <= 1500 and run.passed(),
+        f"A run of {plural(len(run.tests), 'test')} sent {run.statements:,} statements.",
+        because="Tests that take minutes are run once a day, and then nobody knows which change broke the shop.",
+        section="What isolation costs",
+    )

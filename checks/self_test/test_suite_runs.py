@@ -1,0 +1,142 @@
+"""A learner's test suite run against other apps: what its outcome means, and the shops of lesson 14."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from checks.kit.lessons.lesson import find_lesson
+from checks.kit.service.inside.suite import MARK, notes_of
+from checks.kit.testbed.suite import SuiteRun, other_apps
+from checks.lesson_14.judge import BROKEN
+
+LESSON = find_lesson(14)
+
+TESTS = """
+import pytest
+
+@pytest.fixture
+def stated():
+    assert 1 == 2, "the shop does not add up"
+
+@pytest.fixture
+def broken():
+    raise KeyError("nothing there")
+
+def test_first(): pass
+def test_states(stated): pass
+def test_broken(broken): pass
+def test_last(): assert "1" == "2"
+"""
+
+
+def note(event, **what):
+    plain = {"order": "as written", "test": "test_a.py::test_a", "outcome": "failed", "states": False, "line": ""}
+    return {**plain, "event": event, "text": "", **what}
+
+
+FINISHED = note("finished", code=1)
+
+
+def run_of(*notes, code=1):
+    return SuiteRun([*notes, FINISHED] if code is not None else notes, "log", code)
+
+
+def test_a_failed_test_catches():
+    assert run_of(note("call")).caught().id == "test_a.py::test_a"
+
+
+def test_an_assertion_in_a_fixture_catches():
+    assert run_of(note("setup", states=True)).caught() is not None
+
+
+def test_a_fixture_that_breaks_catches_nothing():
+    run = run_of(note("setup"))
+    assert run.caught() is None
+    assert run.failed()
+    assert not run.is_green()
+
+
+def test_a_test_that_is_not_trusted_catches_nothing():
+    assert run_of(note("call")).caught(but=["test_a.py::test_a"]) is None
+
+
+@pytest.mark.parametrize(
+    ("run", "said"),
+    [
+        (run_of(note("not collected", text="E\nSyntaxError: x"), code=2), "SyntaxError"),
+        (run_of(note("begin"), code=None), "did not end"),
+        (run_of(code=5), "exit code 5"),
+        (run_of(code=0), "No test was run"),
+        (run_of(note("crashed", text="MemoryError")), "broke off"),
+        (SuiteRun([note("call", outcome="passed")], "Killed", -9), "exit code -9"),
+    ],
+)
+def test_a_run_that_says_nothing(run, said):
+    assert said in run.trouble()
+    assert not run.is_green()
+
+
+def test_what_the_plugin_notes(tmp_path):
+    notes = notes_in(tmp_path)
+    ended = {note["test"].rpartition("::")[2]: note for note in notes if note["event"] in ("call", "setup")}
+    assert {name: (note["event"], note["outcome"], note["states"]) for name, note in ended.items()} == {
+        "test_first": ("call", "passed", False),
+        "test_states": ("setup", "failed", True),
+        "test_broken": ("setup", "failed", False),
+        "test_last": ("call", "failed", True),
+    }
+
+
+def test_the_plugin_stops_at_the_first_test_that_says_something(tmp_path):
+    begun = [note["test"].rpartition("::")[2] for note in notes_in(tmp_path, "--kit-stop") if note["event"] == "begin"]
+    assert begun == ["test_first", "test_states"]
+
+
+def test_the_plugin_runs_other_orders(tmp_path):
+    notes = notes_in(tmp_path, "--kit-order=reversed", "--kit-order=shuffled:1")
+    begun = [note["test"].rpartition("::")[2] for note in notes if note["event"] == "begin"]
+    assert begun[:4] == ["test_last", "test_broken", "test_states", "test_first"]
+    assert sorted(begun[4:]) == sorted(begun[:4])
+
+
+def notes_in(folder: Path, *options: str):
+    (folder / "test_a.py").write_text(TESTS)
+    (folder / "pytest.ini").write_text("[pytest]\n")
+    plugin = ("-p", "checks.kit.service.inside.suite", "--disable-plugin-autoload", "-p", "no:cacheprovider")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *plugin, *options, str(folder)],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        timeout=120,
+    )
+    notes, _ = notes_of(done.stdout)
+    return notes
+
+
+def test_a_note_that_was_cut_off_is_left_out():
+    notes, log = notes_of(f"one\n{MARK}{json.dumps({'event': 'begin'})}\n\n{MARK}{{'eve")
+    assert [note["event"] for note in notes] == ["begin"]
+    assert log == "one"
+
+
+def test_each_broken_shop_is_asked_about_once():
+    broken = other_apps(LESSON, "mutants")
+    assert sorted(broken) == sorted(name for names in BROKEN.values() for name in names)
+    assert len(broken) >= 12
+    assert all(app.about for app in broken.values())
+
+
+def test_there_are_other_right_shops():
+    assert len(other_apps(LESSON, "apps")) >= 4
+
+
+def test_all_shops_are_python():
+    for folder in ("apps", "mutants"):
+        for app in other_apps(LESSON, folder).values():
+            for name, content in app.tree.items():
+                if name.endswith(".py"):
+                    compile(content, f"{app.name}/{name}", "exec")
