@@ -34,7 +34,7 @@ async def _run_in(runtime: Runtime, lesson: Lesson, folder: Path, command: list[
         out, server, database = terminal.console(), runtime.server(), testbed.database
         out.print(f"{lesson.name} on {server.summary}, a fresh database in DATABASE_URL", style="dim", highlight=False)
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        env = os.environ | {"DATABASE_URL": testbed.url, "PATH": path}
+        env = os.environ | database.environment(testbed.wire.host, testbed.wire.port) | {"PATH": path}
         env |= {  # so that a bare `psql` finds it, which cannot read an SQLAlchemy URL
             "PGHOST": testbed.wire.host,
             "PGPORT": str(testbed.wire.port),

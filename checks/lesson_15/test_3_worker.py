@@ -1,0 +1,132 @@
+"""The worker, which has mail of all shops; and what it costs to be several shops."""
+
+import asyncio
+
+from checks.kit.lessons.words import plural
+from checks.kit.report import expect
+from checks.lesson_15.hosted import open_shop
+
+MORE_SHOPS = 12
+
+
+async def test_the_worker_serves_all_shops(testbed, app, shop, gateway, hosted):
+    """The worker sends the mail of each shop, and stores its invoice in that shop, also after an attempt that failed."""
+    placed = {}
+    for turn in range(2):
+        for owner in hosted:
+            body = {"lines": [{"book_id": owner.ids.books[turn], "quantity": 1}]}
+            order = await app.post("/orders", json=body, headers=await owner.log_in(app))
+            placed[order["id"]] = owner
+    gateway.respond_next(status=500)
+    worker = await testbed.start("app.worker", env={"MAIL_RETRY_SECONDS": "0.1"}, name="worker", connected=True)
+    arrived = await sent(gateway, worker, len(placed) + 1)
+    late = await app.post(
+        "/orders", json={"lines": [{"book_id": hosted[1].ids.books[2], "quantity": 1}]}, headers=await hosted[1].log_in(app)
+    )
+    placed[late["id"]] = hosted[1]
+    arrived = arrived and await sent(gateway, worker, len(placed) + 1)
+    left = await worker.terminate()
+    mails = {call["data"]["order_id"]: call["to"] for call in gateway.calls if call.answer.status < 300}
+    wanted = {order: owner.email for order, owner in placed.items()}
+    rows = await shop.rows(
+        "SELECT o.id, m.status, i.shop_id AS invoice, m.shop_id AS mail FROM orders o JOIN outbox m ON m.order_id = o.id "
+        "LEFT JOIN invoices i ON i.order_id = o.id WHERE o.id = ANY($1::bigint[]) ORDER BY o.id",
+        list(placed),
+    )
+    wrong = [
+        row
+        for row in rows
+        if (row["status"], row["invoice"], row["mail"]) != ("sent", placed[row["id"]].id, placed[row["id"]].id)
+    ]
+    expect(
+        arrived and left == 0 and mails == wanted and not wrong and len(rows) == len(placed),
+        f"There were {plural(len(placed), 'order')} of two shops, and the gateway refused the first mail once. Sent: "
+        f"{plural(len(mails), 'mail')}, to {sorted(mails.values())}. Not as expected in the database: {wrong or 'none'}.",
+        because="Customers of a shop get no mail, or their invoice is in another shop.",
+        section="Work for all shops",
+    )
+
+
+async def test_statements_do_not_multiply(testbed, narrow, shop, wire, gateway, hosted):
+    """A request or a mail costs at most two statements more for each transaction, however many shops and lines there are."""
+    a, _ = hosted
+    headers = await a.log_in(narrow)
+    book = {"title": "T", "author_id": a.ids.authors[0], "price_cents": 900}
+    lines = lambda name, n: [book | {"isbn": f"979-{name}-{number}"} for number in range(n)]  # noqa: E731
+    for round in ("few", "many"):
+        if round == "many":
+            for number in range(MORE_SHOPS):
+                await open_shop(shop, f"More{number}", 30 + number, books=2, customers=2)
+        for (method, path, body), before in {
+            ("GET", f"/books/{a.book}", None): (1, 1),
+            ("GET", "/dashboard", None): (1, 1),
+            ("GET", "/catalogue?size=2", None): (4, 1),
+            ("GET", f"/orders/{a.order}", None): (3, 2),
+            ("GET", "/export/books.csv", None): (2, 2),
+        }.items():
+            for who in [headers] if "/orders" in path else [headers, a.visit]:
+                with wire.watching() as seen:
+                    response = await narrow.request(method, path, json=body, headers=who)
+                    await wire.wait_idle()
+                most = before[0] + 2 * before[1]
+                expect_few(response, len(seen.data_statements), most)
+        for n in (2, 40):
+            with wire.watching() as seen:
+                name = f"{round}{n}"
+                response = await narrow.post("/books/import", json=lines(name, n), headers=headers)
+                await wire.wait_idle()
+            expect_few(response, len(seen.data_statements), n + 2)
+    mailed = {}
+    for owners in (1, MORE_SHOPS):
+        await shop.execute("DELETE FROM invoices")
+        await shop.execute("DELETE FROM outbox")
+        columns = "(order_id, recipient, total_cents, shop_id)"
+        await shop.execute(
+            f"INSERT INTO outbox {columns} SELECT min(id), 'x@example.com', 1000, shop_id FROM orders "
+            "WHERE shop_id = $1 OR $2 > 1 GROUP BY shop_id ORDER BY shop_id <> $1 LIMIT $2",
+            *(a.id, owners),
+        )
+        done = len(gateway.calls)
+        with wire.watching() as seen:
+            worker = await testbed.start("app.worker", name="worker", connected=True)
+            expect(
+                await sent(gateway, worker, done + owners),
+                f"{plural(owners, 'shop')} had a mail each, and the worker sent {len(gateway.calls) - done} of them.",
+                because="Customers get no mail.",
+                section="Work for all shops",
+            )
+            await worker.terminate()
+            await wire.wait_idle()
+        mailed[owners] = len([one for one in seen.data_statements if one.process.startswith("worker")])
+    few, many = mailed.values()
+    expect(
+        many <= MORE_SHOPS * few,
+        f"For one mail of one shop the worker sent {few} statements, for {MORE_SHOPS} mails of {MORE_SHOPS} shops {many}. "
+        f"Expected: at most {MORE_SHOPS} times as many.",
+        because="With each shop that we host, mail becomes slower for all others.",
+        section="Work for all shops",
+    )
+
+
+# -- what the checks use
+
+
+def expect_few(response, number, most):
+    expect(
+        number <= most and response.ok,
+        f"{response.request} → {response.status}, with {plural(number, 'statement')}. Expected: at most {most}.",
+        because="Each page is slower than before, for all shops.",
+        section="What policies cost",
+    )
+
+
+async def sent(gateway, worker, number):
+    """Returns True when the gateway has got so many calls; False if the worker ends, or none comes for long."""
+    known = -1
+    while known < len(gateway.calls) < number:
+        known = len(gateway.calls)
+        receiving = asyncio.ensure_future(gateway.received(known + 1))
+        await asyncio.wait({receiving, worker.exit}, return_when=asyncio.FIRST_COMPLETED)
+        receiving.cancel()
+        await asyncio.gather(receiving, return_exceptions=True)
+    return len(gateway.calls) >= number
