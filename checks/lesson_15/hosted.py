@@ -16,15 +16,13 @@ if TYPE_CHECKING:
     from checks.kit.testbed.shop import Shop
 
 PASSWORD = "the password of a reader"
-PASSWORD_HASH = (
-    "$argon2id$v=19$m=19456,t=2,p=1$oqeDW5e4eM5L1mX5GoHl3A$PUstvNtc1S6BgWKum+X0hKpCV2mbYp7l2i7udlhywGg"
-)
+PASSWORD_HASH = "$argon2id$v=19$m=19456,t=2,p=1$oqeDW5e4eM5L1mX5GoHl3A$PUstvNtc1S6BgWKum+X0hKpCV2mbYp7l2i7udlhywGg"
 
 NOBODYS = "nobody.example"
 """A host that no shop has."""
 
 FURNISH = """
-    UPDATE customers SET password_hash = '{hash}', credit_cents = 2147483647 WHERE shop_id = {shop};
+    UPDATE customers SET password_hash = '{hash}', credit_cents = 100000000 WHERE shop_id = {shop};
     UPDATE authors SET name = name || ' of shop {shop}' WHERE shop_id = {shop};
     INSERT INTO wishes (customer_id, book_id, shop_id) VALUES ({customer}, {book}, {shop});
     INSERT INTO coupons (code, percent, shop_id) VALUES ('CODE{shop}', 10, {shop});

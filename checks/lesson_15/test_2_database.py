@@ -5,7 +5,7 @@ import re
 import pytest
 
 from checks.kit.report import expect
-from checks.lesson_15.hosted import OWNED, PASSWORD, changed, owned_tables, rows_of
+from checks.lesson_15.hosted import PASSWORD, changed, owned_tables, rows_of
 
 ONE_BUG_AWAY = "One query of the app that forgets the shop, and everybody reads everything."
 
@@ -33,8 +33,9 @@ async def test_the_role_owns_nothing(testbed, narrow, wire, gateway, hosted):
     wrong = [name for name, users in roles.items() if users != {testbed.database.app.role}]
     expect(
         len(roles) == 2 and not wrong,
-        f"These log in as another role than that of APP_DATABASE_URL: {', '.join(wrong) or 'none'}. Connected: {', '.join(roles)}.",
-        because="Policies do not hold for the owner of a table. One forgotten condition, and a shop sees all the others.",
+        f"These log in as another role than that of APP_DATABASE_URL: {', '.join(wrong) or 'none'}. "
+        f"Connected: {', '.join(roles)}.",
+        because="Policies do not hold for the owner of a table. One mistake, and a shop sees all the others.",
         section="For whom a policy does not hold",
     )
 
@@ -68,7 +69,9 @@ async def test_the_role_sees_nothing_without_a_shop(shop, hosted, as_app):
                 error, rows, _ = probe.run(sql)
                 # rows that others refer to cannot be deleted, but this DELETE has found them
                 if (not error and (rows or sql.startswith("TRUNCATE"))) or error in ("23503", "23505"):
-                    written.append(f"{sql.split(' SELECT ')[0].split(' (')[0]}: {rows} rows{f' ({error})' if error else ''}")
+                    written.append(
+                        f"{sql.split(' SELECT ')[0].split(' (')[0]}: {rows} rows{f' ({error})' if error else ''}"
+                    )
     expect(
         not written,
         f"As the app's role, and in no shop: {'; '.join(written[:4])}. Expected: no rows, or a refusal.",
@@ -91,8 +94,8 @@ async def test_a_shop_reaches_its_own_rows_only(narrow, shop, wire, hosted, as_a
                 _, _, rows = probe.run(f"SELECT count(*) FROM {table}")
                 expect(
                     rows == [str(mine)],
-                    f"The statements with which the app enters {owner} were sent again. Then SELECT count(*) FROM {table} "
-                    f"gave {', '.join(rows) or 'an error'}. Shop {owner.name} has {mine} rows there.",
+                    f"The statements with which the app enters {owner} were sent again. Then SELECT count(*) FROM "
+                    f"{table} gave {', '.join(rows) or 'an error'}. Shop {owner.name} has {mine} rows there.",
                     because=ONE_BUG_AWAY,
                     section="For whom a policy does not hold",
                 )
@@ -121,7 +124,11 @@ async def test_shops_may_have_the_same(narrow, shop, hosted):
     book = {"title": "The same", "author_id": a.ids.authors[0], "price_cents": 900}
     isbns = [f"978{b.id:05}{n:05}" for n in range(4)]
     person = {"email": b.email, "name": "The same", "password": "another password"}
-    gift = {"recipient": {"email": b.email_of(1), "name": "F"}, "lines": [{"book_id": a.book, "quantity": 1}], "message": ""}
+    gift = {
+        "recipient": {"email": b.email_of(1), "name": "F"},
+        "lines": [{"book_id": a.book, "quantity": 1}],
+        "message": "",
+    }
     wanted = {
         "a book": (201, await narrow.post("/books", json=book | {"isbn": isbns[0]}, headers=mine)),
         "books": (201, await narrow.post("/books/bulk", json=[book | {"isbn": isbns[1]}], headers=mine)),
@@ -138,14 +145,14 @@ async def test_shops_may_have_the_same(narrow, shop, hosted):
         stored = response.status == status and (what != "a list" or response["stored"] == 1)
         expect(
             stored,
-            f"Shop A stored {what} with an ISBN, an address or a code that only shop B has. {response} Expected: {status}.",
+            f"Shop A stored {what} with an ISBN, an address or a code of shop B. {response} Expected: {status}.",
             because="A shop learns what others have, and cannot sell the same book.",
             section="What constraints tell",
         )
     found = changed(before, await rows_of(shop, b))
     expect(
         not found,
-        f"Shop A stored an ISBN, an address and a coupon code that shop B has, too. Rows of B changed: {'. '.join(found)}.",
+        f"Shop A stored an ISBN, an address and a code that B has, too. Rows of B changed: {'. '.join(found)}.",
         because="One shop changes what another one sells.",
         section="What constraints tell",
     )
@@ -158,7 +165,7 @@ async def test_shops_may_have_the_same(narrow, shop, hosted):
         refused = await narrow.post("/auth/login", json={"email": b.email, "password": wrong}, headers=owner.visit)
         expect(
             refused.status == 401,
-            f"One address has an account in A and another one in B. At {owner}, with the other one's password: {refused}",
+            f"One address has an account in A and one in B. At {owner}, with the other one's password: {refused}",
             because="The password of one shop opens an account in another one.",
             section="What constraints tell",
         )
@@ -200,18 +207,20 @@ async def test_rows_refer_to_their_own_shop(narrow, shop, hosted):
             method, path, body = request(ids)
             response = await narrow.request(method, path, json=body, headers=headers | {"If-Match": "*"})
             said.append((response.status, masked(response.text, ids)))
-        accepted = said[0][0] < 400 and what != "a line of a list" or said[0][0] >= 500
+        accepted = (said[0][0] < 400 and what != "a line of a list") or said[0][0] >= 500
         expect(
             not accepted and said[0] == said[1],
-            f"In shop A, {what} named a row of shop B: status {said[0][0]}, {said[0][1][:90]}. With an id that no shop has: "
-            f"status {said[1][0]}, {said[1][1][:90]}. Expected: a refusal, the same for both.",
+            f"In shop A, {what} named a row of shop B: status {said[0][0]}, {said[0][1][:90]}. With an id that no shop "
+            f"has: status {said[1][0]}, {said[1][1][:90]}. Expected: a refusal, the same for both.",
             because="A shop can find out what others have, or sell what is not its own.",
             section="What constraints tell",
         )
     crossing = [
         f"{table}.{column}"
         for table, column, parent in PAIRS
-        if await shop.value(f"SELECT count(*) FROM {table} t JOIN {parent} p ON p.id = t.{column} AND p.shop_id <> t.shop_id")
+        if await shop.value(
+            f"SELECT count(*) FROM {table} t JOIN {parent} p ON p.id = t.{column} AND p.shop_id <> t.shop_id"
+        )
     ]
     expect(
         not crossing,
@@ -251,10 +260,15 @@ async def copy_into(shop, table, target, source=None):
     columns = [row["column_name"] for row in await shop.rows(COLUMNS, table)]
     names = ", ".join([*columns, "shop_id"])
     if source is not None:
-        values = ", ".join(FRESH.get(column, column) + ("::text" * (table == "idempotency_keys" and column == "key")) for column in columns)
+        values = ", ".join(
+            FRESH.get(column, column) + ("::text" * (table == "idempotency_keys" and column == "key"))
+            for column in columns
+        )
         return f"INSERT INTO {table} ({names}) SELECT {values}, {target} FROM {table} LIMIT 1"
     quoted = ", ".join(
-        FRESH[column] + "::text" * (table == "idempotency_keys") if column in FRESH else f"quote_nullable({column}::text)"
+        FRESH[column] + "::text" * (table == "idempotency_keys")
+        if column in FRESH
+        else f"quote_nullable({column}::text)"
         for column in columns
     )
     values = await shop.value(f"SELECT concat_ws(', ', {quoted}) FROM {table} WHERE shop_id = $1 LIMIT 1", target)

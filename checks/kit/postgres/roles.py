@@ -28,7 +28,7 @@ UNTRUSTED_ROLE_PREFIX = "workbook_untrusted_"
 """Begins the name of a role that is made for one run; the token of the run's lock follows."""
 
 APP_SUFFIX = "_app"
-"""Ends the name of the role that owns nothing; the owner's name is before it."""
+"""Ends the name of the role that owns nothing."""
 
 MIN_CONNECTIONS, MAX_CONNECTIONS = 20, 120
 """Bounds of an untrusted role's connections; each costs the server memory that no limit of a process counts."""
@@ -61,8 +61,10 @@ async def shared_roles(
     if not rights.may_create_roles:
         return Logins(Login(source.user, source.password))
     digest = hashlib.sha256(f"bookshop\0{source.user}\0{source.password}".encode()).hexdigest()
-    owner = Login(f"bookshop_{digest[:8]}", digest[8:40])
-    app = Login(f"{owner.role}{APP_SUFFIX}", digest[32:]) if app_role else None
+    ordinary = Login(f"bookshop_{digest[:8]}", digest[8:40])
+    # an owner that bypasses policies is another one than that of lessons without them
+    owner = Login(f"{ordinary.role}_owner", digest[24:56]) if app_role else ordinary
+    app = Login(f"{ordinary.role}{APP_SUFFIX}", digest[32:]) if app_role else None
     async with advisory_lock(lock_connection, ROLES_LOCK):  # CREATE ROLE knows no IF NOT EXISTS
         for login in filter(None, (owner, app)):
             if not await lock_connection.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", login.role):
@@ -137,13 +139,14 @@ async def _refuse_without_rights(lock_connection: asyncpg.Connection[Any], right
         return
     user = await lock_connection.fetchval("SELECT current_user")
     raise PostgresUnavailable(
-        f"In this lesson the app logs in as a role of its own, and the role {user!r} may not make what that takes. As a "
-        f'superuser, type: ALTER ROLE "{user}" CREATEROLE BYPASSRLS; or unset DATABASE_URL to use the embedded PostgreSQL.'
+        f"In this lesson the app logs in as a role of its own, and the role {user!r} may not make what that takes. "
+        f'As a superuser, type: ALTER ROLE "{user}" CREATEROLE BYPASSRLS; or unset DATABASE_URL to use the '
+        "embedded PostgreSQL."
     )
 
 
 async def _let_bypass(lock_connection: asyncpg.Connection[Any], role: str) -> None:
-    """Lets the owner see the rows that a policy hides, FORCE ROW LEVEL SECURITY or not: checks of `grade` look as it."""
+    """Lets the owner see what a policy hides, with FORCE ROW LEVEL SECURITY, too: checks of `grade` look as it."""
     if not await lock_connection.fetchval("SELECT rolbypassrls FROM pg_roles WHERE rolname = $1", role):
         await lock_connection.execute(f'ALTER ROLE "{role}" BYPASSRLS')
 

@@ -100,9 +100,7 @@ class Server:
         if self.is_ours:  # on somebody else's server we do not decide who may connect to the database postgres
             await roles.revoke_public(lock_connection)
         return await stack.enter_async_context(
-            roles.untrusted_roles(
-                lock_connection, token, rights=self._rights, share=self._share, app_role=app_role
-            )
+            roles.untrusted_roles(lock_connection, token, rights=self._rights, share=self._share, app_role=app_role)
         )
 
     @asynccontextmanager

@@ -206,7 +206,9 @@ class World:
                 }
             case "customers":
                 return {
-                    "email": OTHERS_EMAIL if other else f"reader{n}@{f'shop{self.shop}.' if self.shop else ''}example.com",
+                    "email": OTHERS_EMAIL
+                    if other
+                    else f"reader{n}@{f'shop{self.shop}.' if self.shop else ''}example.com",
                     "name": text(self.customers, n),
                 }
             case "reviews":

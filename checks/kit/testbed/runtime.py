@@ -145,7 +145,7 @@ class Runtime:
 
 
 def settings(lesson: Lesson, urls: Mapping[str, str], *more: Mapping[str, str | None]) -> dict[str, str]:
-    """The environment of a lesson's process: the database's URLs, the lesson's own, and `more`. None leaves a name out."""
+    """The environment of a lesson's process: the database's URLs, the lesson's own, `more`. None leaves a name out."""
     merged: dict[str, str | None] = {**urls, **lesson.settings}
     for env in more:
         merged |= env

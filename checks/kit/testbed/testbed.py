@@ -232,7 +232,9 @@ class Testbed:
                     self.services[entry.env] = await self._stack.enter_async_context(opening)
 
     @asynccontextmanager
-    async def _entrance(self, process: str, login: Login | None = None) -> AsyncIterator[tuple[dict[str, str], asyncio.Event]]:
+    async def _entrance(
+        self, process: str, login: Login | None = None
+    ) -> AsyncIterator[tuple[dict[str, str], asyncio.Event]]:
         """The database's URLs for a process, by which its statements are told from those of others.
 
         The event is set when the process has opened a connection.

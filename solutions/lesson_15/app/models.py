@@ -100,7 +100,10 @@ class Book(OfShop, Base):
 
 class Customer(OfShop, Base):
     __tablename__ = "customers"
-    __table_args__ = (UniqueConstraint("shop_id", "id"), UniqueConstraint("shop_id", "email", name="uq_customers_email"))
+    __table_args__ = (
+        UniqueConstraint("shop_id", "id"),
+        UniqueConstraint("shop_id", "email", name="uq_customers_email"),
+    )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
     email: Mapped[str]
