@@ -6,6 +6,7 @@ import json
 
 from checks.kit.lessons.words import plural
 from checks.kit.report import expect
+from checks.kit.service.app import NoResponse
 from checks.kit.wire.faults import WIRE_TIMEOUT
 from checks.lesson_15.hosted import NOBODYS, PASSWORD, changed, owned_tables, rows_of
 
@@ -161,18 +162,12 @@ async def test_an_export_stays_in_its_shop(narrow, shop, wire, hosted):
     await more_books(shop, a)
     expected = {row["id"] for row in await shop.rows("SELECT id FROM books WHERE shop_id = $1", a.id)}
     for headers in (a.visit, await a.log_in(narrow)):
-        with wire.watching() as seen:
-            async with narrow.stream("/export/books.csv", headers=headers) as stream:
-                await narrow.get(f"/books/{b.book}", headers=b.visit)
-                await narrow.get(f"/books/{b.book}", headers=STRANGE)
-                sent = len(seen.statements)
-                text = await stream.rest()
-            later = len(seen.statements) - sent
+        text, later = await export_with_a_pause(narrow, wire, b, headers)
         ids = [int(line.split(",", 1)[0]) for line in text.splitlines()[1:] if line.split(",", 1)[0].isdecimal()]
         strange = sorted(set(ids) - expected)
         expect(
             later > 0 and not strange and set(ids) == expected and len(ids) == len(expected),
-            f"Shop A has {plural(len(expected), 'book')}. The first bytes of its export were read, then a book of shop B, "
+            f"Shop A has {plural(len(expected), 'book')}. The first bytes of its export were read, then a book of B, "
             f"then the rest of the export, for which the app sent {plural(later, 'statement')}. It has "
             f"{plural(len(ids), 'book')}, {len(strange)} of them not A's.",
             because=LEAK,
@@ -333,11 +328,30 @@ async def count_all(shop):
     return {table: await shop.count(table) for table in await owned_tables(shop)}
 
 
+async def export_with_a_pause(app, wire, other, headers):
+    """An export that is read in two parts, with requests in between; and how many statements came after those.
+
+    On a busy machine a batch may be too late for the limits of the app, and the export breaks off: then once more.
+    """
+    for attempt in range(3):
+        try:
+            with wire.watching() as seen:
+                async with app.stream("/export/books.csv", headers=headers) as stream:
+                    await app.get(f"/books/{other.book}", headers=other.visit)
+                    await app.get(f"/books/{other.book}", headers=STRANGE)
+                    sent = len(seen.statements)
+                    return await stream.rest(), len(seen.statements) - sent
+        except NoResponse:
+            if attempt == 2:
+                raise
+    raise AssertionError
+
+
 async def more_books(shop, owner):
     """So many that the app waits for the client before it has read all of them."""
     await shop.execute(
         "INSERT INTO books (isbn, title, author_id, price_cents, shop_id) "
-        "SELECT 'x' || n, repeat('long title ', 600), $1::bigint, 900, $2::bigint FROM generate_series(1, 3500) AS n",
+        "SELECT 'x' || n, repeat('long title ', 300), $1::bigint, 900, $2::bigint FROM generate_series(1, 3500) AS n",
         *(owner.ids.authors[0], owner.id),
         step=f"{owner} gets 3,500 more books",
     )

@@ -1,4 +1,4 @@
-"""The role of a lesson with `app_role`: it owns nothing, and reaches what the owner grants; and rows of several shops."""
+"""The role of a lesson with `app_role`, which owns nothing, and the rows of several shops."""
 
 from __future__ import annotations
 
