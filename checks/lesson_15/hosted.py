@@ -100,8 +100,8 @@ class Hosted:
 
     @property
     def visit(self) -> dict[str, str]:
-        """The headers of a visitor."""
-        return {"Host": self.host}
+        """The headers of a visitor. Those of B name a port, as where no proxy is in front of the app."""
+        return {"Host": f"{self.host}:8000" if self.name == "B" else self.host}
 
     async def log_in(self, app: App) -> dict[str, str]:
         """The headers of the shop's customer, who logs in the first time."""

@@ -8,13 +8,13 @@ from checks.kit.lessons.words import plural
 from checks.kit.report import expect
 from checks.kit.service.app import NoResponse
 from checks.kit.wire.faults import WIRE_TIMEOUT
-from checks.lesson_15.hosted import NOBODYS, PASSWORD, changed, owned_tables, rows_of
+from checks.lesson_15.hosted import NOBODYS, PASSWORD, changed, open_shop, owned_tables, rows_of
 
 LEAK = "Somebody reads whom another shop knows, what it sells, and for how much."
 STRANGE = {"Host": NOBODYS}
 
 
-async def test_each_shop_reads_its_own(narrow, hosted):
+async def test_each_shop_reads_its_own(narrow, shop, hosted):
     """Each request that reads shows rows of its own shop, and no row of another one."""
     a, b = hosted
     for reader, other in ((a, b), (b, a), (a, b)):
@@ -33,6 +33,14 @@ async def test_each_shop_reads_its_own(narrow, hosted):
                 because=LEAK,
                 section="What goes past a policy" if told else "See it break",
             )
+    late = await open_shop(shop, "C", 11, books=2, customers=2)
+    listing = await narrow.get("/books", headers=late.visit)
+    expect(
+        listing.status == 200 and str(late.book) in listing.text and not shown(listing, hosted),
+        f"Shop C was added while the app ran. A visitor of it sent {listing}. Expected: status 200, and its books.",
+        because="A new shop has no pages until somebody starts the app again.",
+        section="See it break",
+    )
 
 
 async def test_each_shop_writes_its_own(narrow, shop, hosted, endpoints):
@@ -307,7 +315,7 @@ def disguises(a, b, token):
     names = ("X-Shop", "X-Shop-Id", "X-Shop-ID", "X-Tenant", "X-Tenant-Id", "Shop", "Tenant")
     mine = {"Authorization": token}
     return {
-        "with B's Host header": mine | {"Host": b.host},
+        "with B's Host header": mine | b.visit,
         "with headers that name B by its id": mine | {"Host": a.host} | dict.fromkeys(names, str(b.id)),
         "with headers that name B by its host": mine
         | {"Host": a.host, "X-Forwarded-Host": b.host, "Forwarded": f"host={b.host}"}
