@@ -30,7 +30,7 @@ MANY_SHOPS = """
 
 @asynccontextmanager
 async def two_shops(target: str = "solutions") -> AsyncIterator[tuple[RunningApp, Hosted, Hosted]]:
-    """An app with one connection, and two shops: A with four books, B with four others."""
+    """An app with one connection, and two shops: A with four books, B with five others."""
     async with run_app(15, target, env={"DATABASE_CONNECTIONS": "1"}) as running:
         shops = await turn(running.shop, {"A": 23, "B": 7}, books=4, customers=3)
         yield running, shops["A"], shops["B"]
