@@ -58,6 +58,7 @@ def new_lesson(number: int, title: str) -> list[Path]:
         "title": title,
         # a lesson whose checks run Alembic themselves says false; the next one has its migrations all the same
         "migrations": str((last.solution / "alembic.ini").is_file()).lower(),
+        "app_role": str(last.app_role).lower(),
         "worker": f'worker = "{last.worker}"' if last.worker else '# worker = "app.worker"',
         "env": "".join(f"{key} = {json.dumps(value)}\n" for key, value in last.env.items()),
         "outside": "\n".join(map(_table, last.outside)) or EXAMPLE_OF_OUTSIDE,

@@ -34,9 +34,8 @@ async def _run_in(runtime: Runtime, lesson: Lesson, folder: Path, command: list[
         out, server, database = terminal.console(), runtime.server(), testbed.database
         out.print(f"{lesson.name} on {server.summary}, a fresh database in DATABASE_URL", style="dim", highlight=False)
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        login = await testbed.maker() if lesson.tests else database.login
-        url = database.url(testbed.wire.host, testbed.wire.port, login=login)
-        env = os.environ | {"DATABASE_URL": url, "PATH": path}
+        login = await testbed.maker() if lesson.tests else None
+        env = os.environ | database.environment(testbed.wire.host, testbed.wire.port, login=login) | {"PATH": path}
         env |= {  # so that a bare `psql` finds it, which cannot read an SQLAlchemy URL
             "PGHOST": testbed.wire.host,
             "PGPORT": str(testbed.wire.port),

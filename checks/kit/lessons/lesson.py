@@ -95,6 +95,8 @@ class Lesson:
     """Whether `alembic upgrade head` in the lesson's folder makes the tables, instead of the script `schema`."""
     tests: bool = False
     """Whether the learner writes tests, in `tests/`. What runs them may make databases on the server."""
+    app_role: bool = False
+    """Whether processes find one more URL in APP_DATABASE_URL: that of a role that owns nothing."""
     worker: str = ""
     """The module that runs beside the app, as `python -m app.worker`; empty if there is none."""
     env: Mapping[str, str] = field(default_factory=dict)

@@ -23,6 +23,7 @@ class Rights:
     superuser: bool
     createdb: bool
     createrole: bool
+    bypassrls: bool = False
 
     @property
     def may_create_roles(self) -> bool:

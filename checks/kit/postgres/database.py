@@ -68,6 +68,7 @@ class Database:
 
     `admin` is the connection for checks to look with: the administrator's, or the role's own if the database belongs
     to untrusted code. `administer` runs a statement as the administrator, in another database.
+    `app` is the role that owns nothing, if there is one: the app logs in as that.
     `schema_fingerprint` is that of the tables as they were made, None if the database is never reset.
     """
 
@@ -77,11 +78,13 @@ class Database:
         login: Login,
         admin: asyncpg.Connection[Any],
         *,
+        app: Login | None = None,
         schema_fingerprint: str | None = None,
         administer: Callable[[str], Awaitable[object]] | None = None,
     ) -> None:
         self.name = name
         self.login = login
+        self.app = app
         self.admin = admin
         self.schema_fingerprint = schema_fingerprint
         self._administer = administer or admin.execute
@@ -98,11 +101,19 @@ class Database:
     def url(self, host: str, port: int, scheme: str = "postgresql+asyncpg", *, login: Login | None = None) -> str:
         """The URL under which an app reaches this database at host:port, with everything percent-encoded.
 
-        The app logs in as the owner, or with `login`.
+        It logs in as the owner, or with `login`.
         """
         login = login or self.login
         user, password = quote(login.role, safe=""), quote(login.password, safe="")
         return f"{scheme}://{user}:{password}@{host}:{port}/{quote(self.name, safe='')}"
+
+    def environment(self, host: str, port: int, *, login: Login | None = None) -> dict[str, str]:
+        """The URLs of the database by the names of their variables.
+
+        DATABASE_URL is the owner's or that of `login`, APP_DATABASE_URL that of the role that owns nothing.
+        """
+        urls = {"DATABASE_URL": self.url(host, port, login=login)}
+        return urls | ({"APP_DATABASE_URL": self.url(host, port, login=self.app)} if self.app else {})
 
     @asynccontextmanager
     async def another_role(self, password: str) -> AsyncIterator[Login]:

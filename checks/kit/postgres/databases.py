@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from checks.kit.postgres import filled, roles
 from checks.kit.postgres.connect import Login, connect, if_free, quote_literal
 from checks.kit.postgres.database import SCHEMA_FINGERPRINT_SQL, Database
+from checks.kit.postgres.roles import Logins
 from checks.kit.postgres.source import Source
 from checks.kit.postgres.templates import copy_strategy
 
@@ -54,7 +55,7 @@ class Databases:
         source: Source,
         lock_connection: asyncpg.Connection[Any],
         template: str,
-        login: Login,
+        logins: Logins,
         *,
         label: str,
         token: str,
@@ -63,7 +64,7 @@ class Databases:
         self._source = source
         self._lock_connection = lock_connection
         self._template = template
-        self._login = login
+        self._login, self._app = logins.owner, logins.app
         self._label = label
         self._token = token
         self._untrusted = untrusted
@@ -96,7 +97,9 @@ class Databases:
         # a trigger runs with the rights of the role that fires it: in an untrusted database we have only the role's
         admin = await connect(self._source, name, self._login if self._untrusted else None)
         fingerprint = idle or await admin.fetchval(SCHEMA_FINGERPRINT_SQL)
-        database = Database(name, self._login, admin, schema_fingerprint=fingerprint, administer=self._execute)
+        database = Database(
+            name, self._login, admin, app=self._app, schema_fingerprint=fingerprint, administer=self._execute
+        )
         self._made.append(database)
         if idle and not await database.reset():  # it still holds the rows of its last check
             await self._discard(database)
@@ -123,7 +126,7 @@ class Databases:
             except asyncpg.InvalidCatalogNameError:  # another run has made newer ones, and dropped this one just now
                 continue
         admin = await connect(self._source, name, self._login if self._untrusted else None)
-        database = Database(name, self._login, admin, administer=self._execute)
+        database = Database(name, self._login, admin, app=self._app, administer=self._execute)
         self._made.append(database)
         return database
 
@@ -223,6 +226,8 @@ class Databases:
         await self._lock_connection.execute(f"{create} {copy_strategy(self._source)}")
         # privileges on the database itself are not cloned
         await self._lock_connection.execute(f'REVOKE ALL ON DATABASE "{name}" FROM PUBLIC')
+        if self._app:
+            await self._lock_connection.execute(f'GRANT CONNECT ON DATABASE "{name}" TO "{self._app.role}"')
 
     async def _mark(self, name: str) -> None:
         """To be called at once: a clone without its comment would never be dropped if this run died."""

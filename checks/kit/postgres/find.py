@@ -127,7 +127,7 @@ async def _look(source: Source) -> tuple[Rights, str]:
     connection = await connect(source, source.maintenance)
     try:
         [row] = await connection.fetch(
-            "SELECT rolsuper, rolcreatedb, rolcreaterole FROM pg_roles WHERE rolname = current_user"
+            "SELECT rolsuper, rolcreatedb, rolcreaterole, rolbypassrls FROM pg_roles WHERE rolname = current_user"
         )
         version = await connection.fetchval("SELECT current_setting('server_version_num')::int / 10000")
         return Rights(*row), str(version)

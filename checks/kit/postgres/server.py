@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from checks.kit.postgres import roles, templates
 from checks.kit.postgres.address import Address
-from checks.kit.postgres.connect import Login, Rights, connect, lock_key
+from checks.kit.postgres.connect import Rights, connect, lock_key
 from checks.kit.postgres.database import Database
 from checks.kit.postgres.databases import Databases, drop_dead_databases
 from checks.kit.postgres.source import Source
@@ -58,11 +58,13 @@ class Server:
         return await connect(self._source, database or self._source.maintenance)
 
     @asynccontextmanager
-    async def databases(self, schema: str, label: str, load: templates.Load | None = None) -> AsyncIterator[Databases]:
+    async def databases(
+        self, schema: str, label: str, load: templates.Load | None = None, *, app_role: bool = False
+    ) -> AsyncIterator[Databases]:
         """Fresh databases with `schema` loaded, owned by an ordinary role; dropped when the block ends.
 
         `schema` is SQL. With `load`, which makes the tables instead, it is any text that differs when the tables do.
-        `label` becomes a part of the databases' names.
+        `label` becomes a part of the databases' names. With `app_role` there is a role that may only connect to them.
         They are cloned from a template that is made once for each schema. While the block lasts, a connection
         of ours holds an advisory lock; a database whose lock is free belongs to a run that died, and is dropped.
         """
@@ -74,14 +76,14 @@ class Server:
             # before anything has this token in its name, or another run would take that for a dead one's
             await lock_connection.execute("SELECT pg_advisory_lock($1)", lock_key(token))
             async with AsyncExitStack() as stack:
-                login = await self._login(lock_connection, token, stack)
+                logins = await self._logins(lock_connection, token, stack, app_role)
                 # the schema of untrusted code may take forever, and nobody else needs its template
                 lock = lock_key(token) + 1 if self._share else templates.TEMPLATES_LOCK
                 template = await templates.find_or_make(
-                    lock_connection, self._source, schema, login, load=load, lock=lock
+                    lock_connection, self._source, schema, logins.owner, logins.app, load=load, lock=lock
                 )
                 databases = Databases(
-                    self._source, lock_connection, template, login,
+                    self._source, lock_connection, template, logins,
                     label=label, token=token, untrusted=bool(self._share),
                 )  # fmt: skip
                 # pushed last, so done first: a role goes only after the databases that it owns
@@ -90,13 +92,15 @@ class Server:
         finally:
             await lock_connection.close()  # which releases the run's lock
 
-    async def _login(self, lock_connection: asyncpg.Connection[Any], token: str, stack: AsyncExitStack) -> Login:
+    async def _logins(
+        self, lock_connection: asyncpg.Connection[Any], token: str, stack: AsyncExitStack, app_role: bool
+    ) -> roles.Logins:
         if not self._share:
-            return await roles.shared_role(lock_connection, self._source, self._rights)
+            return await roles.shared_roles(lock_connection, self._source, self._rights, app_role=app_role)
         if self.is_ours:  # on somebody else's server we do not decide who may connect to the database postgres
             await roles.revoke_public(lock_connection)
         return await stack.enter_async_context(
-            roles.untrusted_role(lock_connection, token, rights=self._rights, share=self._share)
+            roles.untrusted_roles(lock_connection, token, rights=self._rights, share=self._share, app_role=app_role)
         )
 
     @asynccontextmanager

@@ -33,6 +33,7 @@ async def find_or_make(
     source: Source,
     schema: str,
     login: Login,
+    app: Login | None = None,
     *,
     load: Load | None = None,
     lock: int = TEMPLATES_LOCK,
@@ -40,6 +41,8 @@ async def find_or_make(
     prefix: str = PREFIX,
 ) -> str:
     """The name of the template for `schema`, owned by the role of `login`; it begins with `prefix`.
+
+    `app` is the role that owns nothing, for `load` to know of.
 
     Made of the database `base` under the advisory lock `lock`, and named only once it is whole: a template that exists
     can be used.
@@ -57,7 +60,7 @@ async def find_or_make(
         await lock_connection.execute(f"{create} {copy_strategy(source)}")
         await lock_connection.execute(f'REVOKE ALL ON DATABASE "{draft}" FROM PUBLIC')
         try:
-            await _load(await connect(source, draft, login), draft, login, schema, load)
+            await _load(Database(draft, login, await connect(source, draft, login), app=app), schema, load)
         except Exception:  # or each attempt of somebody who looks for a mistake would leave its draft
             await lock_connection.execute(f'DROP DATABASE IF EXISTS "{draft}" WITH (FORCE)')
             raise
@@ -65,15 +68,15 @@ async def find_or_make(
     return name
 
 
-async def _load(loader: asyncpg.Connection[Any], draft: str, login: Login, schema: str, load: Load | None) -> None:
+async def _load(database: Database, schema: str, load: Load | None) -> None:
     """Makes the tables, and closes the connection: PostgreSQL renames and clones no database that somebody uses."""
     try:
         if load is None:
-            await loader.execute(f"{schema}\n;SELECT 1")  # asyncpg cannot take a script without statements
+            await database.admin.execute(f"{schema}\n;SELECT 1")  # asyncpg cannot take a script without statements
         else:
-            await load(Database(draft, login, loader))
+            await load(database)
     finally:
-        await loader.close()
+        await database.admin.close()
 
 
 def copy_strategy(source: Source) -> str:

@@ -220,12 +220,15 @@ class App:
         return PendingRequest(asyncio.create_task(self.request(method, path, **options)))
 
     @asynccontextmanager
-    async def stream(self, path: str) -> AsyncIterator[StreamingResponse]:
-        """Sends GET `path` and reads the head of the response; the body is read when told to. Raises NoResponse."""
+    async def stream(self, path: str, **options: Any) -> AsyncIterator[StreamingResponse]:
+        """Sends GET `path` and reads the head of the response; the body is read when told to. Raises NoResponse.
+
+        The options are those of httpx: `headers=`.
+        """
         import httpx
 
         try:
-            async with self._client.stream("GET", path) as response:
+            async with self._client.stream("GET", path, **options) as response:
                 self._note(f"GET {path} → {response.status_code}, its body not read yet", is_response=True)
                 yield StreamingResponse(response)
         except httpx.TransportError as error:

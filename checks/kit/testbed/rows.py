@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 STARTS = {
     "authors": 310_007,
@@ -86,6 +86,7 @@ TYPES = {
     "body": "text",
     "order_id": "bigint",
     "quantity": "integer",
+    "shop_id": "bigint",
 }
 """The columns that are filled; all others keep their defaults."""
 
@@ -127,7 +128,8 @@ class World:
     """How rows look. The texts are used in turn; `starts` are the first ids, 1 where there is none.
 
     `shuffled`: rows are inserted neither in the order of their ids nor in the reversed one. `elsewhere` is the first
-    id of tables that get no rows; None leaves them alone.
+    id of tables that get no rows; None leaves them alone. `shop` is the shop to which all rows belong, in a lesson in
+    which there are several: no two of them have the same ISBN or e-mail address.
     """
 
     titles: tuple[str, ...]
@@ -137,6 +139,12 @@ class World:
     starts: Mapping[str, int]
     shuffled: bool
     elsewhere: int | None
+    shop: int | None = None
+
+    def of_shop(self, shop: int) -> World:
+        """The same for one shop of several. Its ids begin elsewhere, so that no two shops share one."""
+        starts = {table: self.starts.get(table, 1) + 1000 * shop for table in STARTS}
+        return replace(self, starts=starts, shop=shop)
 
     def rows(
         self, counts: Mapping[str, int], *, stock: int, lines: int, others: Collection[str]
@@ -152,6 +160,7 @@ class World:
             for position, number in enumerate(self._ids(table, count + other)):
                 owner: Ids = ids.others if position == place else ids
                 row = {"id": number} | self._columns(table, len(owner.of(table)), owner, owner is not ids, stock)
+                row |= self._of_shop
                 owner.of(table).append(number)
                 rows[table].append(row)
         pairs = [(ids, n // lines, n) for n in range(len(ids.orders) * lines)] + [(ids.others, 0, 0)] * len(
@@ -164,6 +173,7 @@ class World:
                 "book_id": owner.books[n % len(owner.books)],
                 "quantity": 1,
                 "price_cents": 1000 if owner is ids else OTHERS_PRICE,
+                **self._of_shop,
             }
             for number, (owner, order, n) in zip(self._ids("order_lines", len(pairs)), pairs, strict=True)
         ]
@@ -172,6 +182,10 @@ class World:
     def last_ids(self, rows: Mapping[str, list[Row]]) -> dict[str, int]:
         """After which id the sequence of each table goes on."""
         return {table: self.starts.get(table, 1) + len(made) - 1 for table, made in rows.items() if made or self.starts}
+
+    @property
+    def _of_shop(self) -> Row:
+        return {} if self.shop is None else {"shop_id": self.shop}
 
     def _ids(self, table: str, count: int) -> list[int]:
         first = self.starts.get(table, 1)
@@ -184,7 +198,7 @@ class World:
                 return {"name": OTHERS_NAME if other else text(self.authors, n)}
             case "books":
                 return {
-                    "isbn": OTHERS_ISBN if other else f"97800000{n:05}",
+                    "isbn": OTHERS_ISBN if other else f"978{self.shop or 0:05}{n:05}",
                     "title": text(self.titles, n),
                     "author_id": owner.authors[n % len(owner.authors)],
                     "price_cents": OTHERS_PRICE if other else 1000 + n,
@@ -192,7 +206,9 @@ class World:
                 }
             case "customers":
                 return {
-                    "email": OTHERS_EMAIL if other else f"reader{n}@example.com",
+                    "email": OTHERS_EMAIL
+                    if other
+                    else f"reader{n}@{f'shop{self.shop}.' if self.shop else ''}example.com",
                     "name": text(self.customers, n),
                 }
             case "reviews":

@@ -98,8 +98,7 @@ class Runtime:
 
         async def load(database: Database) -> None:
             async with self.proxy() as wire:  # whatever the server's address is, drivers understand the proxy's
-                url = database.url(wire.host, wire.port)
-                env = settings(lesson, url)
+                env = settings(lesson, database.environment(wire.host, wire.port))
                 done = await run_command(self.workspace(folder), env, "alembic", "upgrade", "head")
             if not done.ok:
                 raise AppDidNotStart(done.code, done.output, done.command)
@@ -112,7 +111,7 @@ class Runtime:
         async with self._opening:  # two checks may ask at the same time
             if key not in self._databases:
                 server = await asyncio.to_thread(self.server)
-                opening = server.databases(schema, lesson.name, load)
+                opening = server.databases(schema, lesson.name, load, app_role=lesson.app_role)
                 self._databases[key] = await self._stack.enter_async_context(opening)
         return self._databases[key]
 
@@ -160,9 +159,9 @@ class Runtime:
         self._run_record.close()
 
 
-def settings(lesson: Lesson, url: str, *more: Mapping[str, str | None]) -> dict[str, str]:
-    """The environment of a lesson's process: DATABASE_URL, the lesson's own, and `more`. None leaves a name out."""
-    merged: dict[str, str | None] = {"DATABASE_URL": url, **lesson.settings}
+def settings(lesson: Lesson, urls: Mapping[str, str], *more: Mapping[str, str | None]) -> dict[str, str]:
+    """The environment of a lesson's process: the database's URLs, the lesson's own, `more`. None leaves a name out."""
+    merged: dict[str, str | None] = {**urls, **lesson.settings}
     for env in more:
         merged |= env
     return {name: value for name, value in merged.items() if value is not None}

@@ -40,6 +40,7 @@ class Shop:
         orders: int = 0,
         lines: int = 1,
         others: bool = True,
+        shop_id: int | None = None,
     ) -> Seeded:
         """Inserts so many rows into the empty database and returns their ids: `ids = await shop.seed(books=3)`.
 
@@ -51,9 +52,13 @@ class Shop:
         instead of assuming it. No table's ids start at 1, no two tables share one. Beside the rows that were asked for
         there are rows of others: an author with a book, a customer, and that customer's review of the book and order
         of it, where reviews and orders were asked for. Their ids are in `ids.others`; `others=False` leaves them out.
+
+        Where there are several shops, `shop_id` says to which one all rows belong. A call for each shop is possible
+        then, and the rows of one are those of others for another one, so there are no more.
         """
         counts = {"authors": authors, "books": books, "customers": customers, "reviews": reviews, "orders": orders}
-        return await self._insert(UNFRIENDLY, counts, stock, lines, others)
+        world = UNFRIENDLY if shop_id is None else UNFRIENDLY.of_shop(shop_id)
+        return await self._insert(world, counts, stock, lines, others and shop_id is None)
 
     async def _insert(self, world: World, counts: dict[str, int], stock: int, lines: int, others: bool) -> Seeded:
         """Makes the rows of `world` and inserts them, with a statement for each table."""
@@ -156,12 +161,17 @@ async def fill(shop: Shop) -> None:
     from asyncpg import IntegrityConstraintViolationError
 
     found = {row["tablename"] for row in await shop.rows(TABLES_THERE)}
+    worlds = [PLAIN]
+    if "shops" in found:
+        hosts = await shop.rows(HOSTS, list(PEOPLES_HOSTS))
+        worlds = [PLAIN.of_shop(row["id"]) for row in hosts]
     wanted = {"authors": 3, "books": 12, "customers": 3, "reviews": 36, "orders": 6}
     counts = {table: count if table in found else 0 for table, count in wanted.items()}
     while True:
         try:
             async with shop.database.admin.transaction():
-                await shop._insert(PLAIN, counts, stock=100, lines=3, others=False)
+                for world in worlds:
+                    await shop._insert(world, counts, stock=100, lines=3, others=False)
         except IntegrityConstraintViolationError as error:
             unfit = error.table_name or ""
             if not counts.get(unfit):
@@ -170,6 +180,11 @@ async def fill(shop: Shop) -> None:
         else:
             return
 
+
+PEOPLES_HOSTS = ("127.0.0.1", "localhost")
+"""Where a person finds two shops of one app, without a change of this machine."""
+
+HOSTS = "INSERT INTO shops (name, host) SELECT 'Shop at ' || host, host FROM unnest($1::text[]) AS host RETURNING id"
 
 TABLES_THERE = "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
 

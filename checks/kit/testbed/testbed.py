@@ -129,11 +129,11 @@ class Testbed:
     ) -> AsyncIterator[App]:
         """An app that is killed at the end of its own block; see `launch` and `service.app.running`."""
         name = self._workspace.name_for(called)
-        async with self._entrance(name) as (url, _):
+        async with self._entrance(name) as (urls, _):
             await self.open_services(env or {})
             starting = running(
                 replace(self._workspace, folder=folder or self.folder),
-                settings(self.lesson, url, self.env, env or {}),
+                settings(self.lesson, urls, self.env, env or {}),
                 module=self.lesson.app,
                 workers=workers or self.lesson.workers,
                 listen=listen,
@@ -185,9 +185,9 @@ class Testbed:
     ) -> AsyncIterator[RunningProcess]:
         """What `start` starts, as a block at whose end the process is killed."""
         called = self._workspace.name_for(name or " ".join(command))
-        async with self._entrance(called) as (url, used):
+        async with self._entrance(called) as (urls, used):
             await self.open_services(env or {})
-            spec = self._workspace.spec(settings(self.lesson, url, self.env, env or {}), *command)
+            spec = self._workspace.spec(settings(self.lesson, urls, self.env, env or {}), *command)
             async with self._workspace.process(called, spec) as process:
                 self.note(f"{process.name} started")
                 self.background.append(process)
@@ -211,8 +211,8 @@ class Testbed:
         if password is not None:
             login = await self._stack.enter_async_context(self.database.another_role(password))
         name = self._workspace.name_for(" ".join(arguments))
-        async with self._entrance(name, login) as (url, _):
-            variables = settings(self.lesson, url, self.env, env or {})
+        async with self._entrance(name, login) as (urls, _):
+            variables = settings(self.lesson, urls, self.env, env or {})
             return await run_command(self._workspace, variables, *arguments, name=name, apart=apart)
 
     def outside(self, env: str) -> tuple[str, Answering | None]:
@@ -239,17 +239,17 @@ class Testbed:
     @asynccontextmanager
     async def _entrance(
         self, process: str, login: ServerLogin | None = None
-    ) -> AsyncIterator[tuple[str, asyncio.Event]]:
-        """DATABASE_URL for a process, by which its statements are told from those of others.
+    ) -> AsyncIterator[tuple[dict[str, str], asyncio.Event]]:
+        """The database's URLs for a process, by which its statements are told from those of others.
 
         The event is set when the process has opened a connection.
         """
         if process == APP:
-            yield self.database.url(self.wire.host, self.wire.port, login=login), self.wire.main.used
+            yield self.database.environment(self.wire.host, self.wire.port, login=login), self.wire.main.used
             return
         port = await self.runtime.port()
         async with self.wire.entrance(process, port) as entrance:
-            yield self.database.url(self.wire.host, entrance.port, login=login), entrance.used
+            yield self.database.environment(self.wire.host, entrance.port, login=login), entrance.used
 
     async def listen(self) -> socket.socket:
         """A listening socket for a service that the learner's processes call, on 127.0.0.1, in a sandbox too.

@@ -1,0 +1,172 @@
+"""Two shops of one database: their rows, their customers, and how to find out that one was shown what the other has."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
+
+from checks.kit.testbed.rows import TABLES
+
+if TYPE_CHECKING:
+    from checks.kit.service.app import App
+    from checks.kit.testbed.rows import Seeded
+    from checks.kit.testbed.shop import Shop
+
+PASSWORD = "the password of a reader"
+PASSWORD_HASH = "$argon2id$v=19$m=19456,t=2,p=1$oqeDW5e4eM5L1mX5GoHl3A$PUstvNtc1S6BgWKum+X0hKpCV2mbYp7l2i7udlhywGg"
+
+NOBODYS = "nobody.example"
+"""A host that no shop has."""
+
+FURNISH = """
+    UPDATE customers SET password_hash = '{hash}', credit_cents = 100000000 WHERE shop_id = {shop};
+    UPDATE authors SET name = name || ' of shop {shop}' WHERE shop_id = {shop};
+    INSERT INTO wishes (customer_id, book_id, shop_id) VALUES ({customer}, {book}, {shop});
+    INSERT INTO coupons (code, percent, shop_id) VALUES ('CODE{shop}', 10, {shop});
+    INSERT INTO outbox (order_id, recipient, total_cents, status, shop_id)
+        VALUES ({order}, 'to@shop{shop}', 1000, 'failed', {shop});
+    INSERT INTO invoices (order_id, lines, total_cents, shop_id)
+        VALUES ({order}, '[{{"title": "T", "quantity": 1, "price_cents": 1000}}]', 1000, {shop});
+    INSERT INTO payments (order_id, key, card_token, amount_cents, shop_id)
+        VALUES ({order}, gen_random_uuid(), 'tok', 1000, {shop});
+    INSERT INTO gifts (order_id, recipient_id, message, shop_id) VALUES ({order}, {friend}, 'of shop {shop}', {shop});
+    INSERT INTO transfers (sender_id, recipient_id, cents, shop_id) VALUES ({customer}, {friend}, 1, {shop});
+    INSERT INTO idempotency_keys (customer_id, key, shop_id) VALUES ({customer}, 'key', {shop});
+    INSERT INTO refresh_tokens (customer_id, family, token, expires_at, shop_id)
+        VALUES ({customer}, gen_random_uuid(), 'token{shop}', now(), {shop});
+    INSERT INTO receipts (id, till, sold_at, cents, shop_id)
+        VALUES ('{receipt}', 'till {name}', '2026-03-08 12:00+00', 100 * {shop}, {shop})
+"""
+"""Rows for the tables that `shop.seed` leaves empty."""
+
+OWNED = """
+    SELECT table_name FROM information_schema.columns JOIN information_schema.tables USING (table_schema, table_name)
+     WHERE table_schema = 'public' AND column_name = 'shop_id' AND table_type = 'BASE TABLE' ORDER BY table_name
+"""
+
+
+@dataclass(frozen=True)
+class Hosted:
+    """A shop: `ids` are its rows, `marks` texts that no other shop has."""
+
+    name: str
+    id: int
+    host: str
+    ids: Seeded
+    receipt: UUID
+    public_id: UUID
+    marks: tuple[str, ...]
+    token: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"shop {self.name}"
+
+    @property
+    def book(self) -> int:
+        return self.ids.books[0]
+
+    @property
+    def customer(self) -> int:
+        return self.ids.customers[0]
+
+    @property
+    def friend(self) -> int:
+        """Another customer of the shop."""
+        return self.ids.customers[1]
+
+    @property
+    def order(self) -> int:
+        return self.ids.orders[0]
+
+    @property
+    def email(self) -> str:
+        """Of `customer`."""
+        return self.email_of(0)
+
+    def email_of(self, number: int) -> str:
+        return f"reader{number}@shop{self.id}.example.com"
+
+    @property
+    def isbn(self) -> str:
+        """Of `book`."""
+        return f"978{self.id:05}00000"
+
+    @property
+    def coupon(self) -> str:
+        return f"CODE{self.id}"
+
+    @property
+    def visit(self) -> dict[str, str]:
+        """The headers of a visitor. Those of B name a port, as where no proxy is in front of the app."""
+        return {"Host": f"{self.host}:8000" if self.name == "B" else self.host}
+
+    async def log_in(self, app: App) -> dict[str, str]:
+        """The headers of the shop's customer, who logs in the first time."""
+        if "Authorization" not in self.token:
+            given = await app.post("/auth/login", json={"email": self.email, "password": PASSWORD}, headers=self.visit)
+            self.token["Authorization"] = f"Bearer {given['access_token']}"
+        return self.visit | self.token
+
+    def seen_in(self, text: str) -> list[str]:
+        """What a text tells of this shop: ids of its rows, and its marks."""
+        numbers = set(re.findall(r"\d{5,}", text))
+        ids = [f"id {number} of {table}" for table in TABLES for number in self.ids.of(table) if str(number) in numbers]
+        return ids + [repr(mark) for mark in self.marks if mark in text]
+
+
+async def open_shop(shop: Shop, name: str, number: int, *, books: int, customers: int) -> Hosted:
+    """Adds a shop with rows in each of its tables."""
+    host = f"{name.lower()}.example"
+    await shop.execute(
+        "INSERT INTO shops (id, name, host) OVERRIDING SYSTEM VALUE VALUES ($1, $2, $3)",
+        *(number, f"Shop {name}", host),
+    )
+    ids = await shop.seed(
+        books=books, customers=customers, authors=2, reviews=4, orders=customers, lines=2, shop_id=number
+    )
+    receipt = uuid4()
+    known = {"shop": number, "name": name, "hash": PASSWORD_HASH, "receipt": receipt}
+    known |= {"customer": ids.customers[0], "friend": ids.customers[1], "book": ids.books[0], "order": ids.orders[0]}
+    await shop.execute(FURNISH.format(**known))
+    public_id = await shop.value("SELECT public_id FROM orders WHERE id = $1", ids.orders[0])
+    marks = (
+        f"978{number:05}", f"shop{number}.", f"of shop {number}", f"to@shop{number}", f"CODE{number}",
+        f"till {name}", str(receipt), str(public_id), f'"cents":{100 * number},',
+    )  # fmt: skip
+    return Hosted(name, number, host, ids, receipt, public_id, marks)
+
+
+async def owned_tables(shop: Shop) -> list[str]:
+    """The tables whose rows belong to shops."""
+    return [row["table_name"] for row in await shop.rows(OWNED)]
+
+
+async def rows_of(shop: Shop, owner: Hosted) -> dict[str, list[str]]:
+    """All rows of a shop as texts, by table."""
+    found = {}
+    for table in await owned_tables(shop):
+        sql = f"SELECT t::text AS row FROM {table} AS t WHERE shop_id = $1 ORDER BY 1"
+        found[table] = [row["row"] for row in await shop.rows(sql, owner.id)]
+    return found
+
+
+def changed(before: Mapping[str, list[str]], after: Mapping[str, list[str]]) -> list[str]:
+    """Sentences about tables whose rows are others than before."""
+    said = []
+    for table, rows in after.items():
+        gone, new = set(before[table]) - set(rows), set(rows) - set(before[table])
+        if gone or new:
+            said.append(f"{table}: {len(new)} rows are new or changed, {len(gone)} are as they were no more")
+    return said
+
+
+async def turn(shop: Shop, numbers: Mapping[str, int], *, books: int, **options: Any) -> dict[str, Hosted]:
+    """Shops by their names. Each has a book more than the one before, so that no count is right for two of them."""
+    await shop.execute("DELETE FROM shops")
+    return {
+        name: await open_shop(shop, name, number, books=books + more, **options)
+        for more, (name, number) in enumerate(numbers.items())
+    }

@@ -1,0 +1,392 @@
+"""Requests of two shops that take turns on one connection to the database."""
+
+import asyncio
+import base64
+import json
+
+from checks.kit.lessons.words import plural
+from checks.kit.report import expect
+from checks.kit.service.app import NoResponse
+from checks.kit.wire.faults import WIRE_TIMEOUT
+from checks.lesson_15.hosted import NOBODYS, PASSWORD, changed, open_shop, owned_tables, rows_of
+
+LEAK = "Somebody reads whom another shop knows, what it sells, and for how much."
+STRANGE = {"Host": NOBODYS}
+
+
+async def test_each_shop_reads_its_own(narrow, shop, hosted):
+    """Each request that reads shows rows of its own shop, and no row of another one."""
+    a, b = hosted
+    for reader, other in ((a, b), (b, a), (a, b)):
+        headers = await reader.log_in(narrow)
+        for path, expected in reads(reader).items():
+            response = await narrow.get(path, headers=headers)
+            told = other.seen_in(response.text)
+            expect(
+                not told and response.status == 200 and expected in response.text,
+                f"A customer of {reader} sent {response.request} → {response.status}. "
+                + (
+                    f"It tells of {other}: {listed(told)}."
+                    if told
+                    else f"Expected status 200 and {expected!r}. {response}"
+                ),
+                because=LEAK,
+                section="What goes past a policy" if told else "See it break",
+            )
+    late = await open_shop(shop, "C", 11, books=2, customers=2)
+    listing = await narrow.get("/books", headers=late.visit)
+    expect(
+        listing.status == 200 and str(late.book) in listing.text and not shown(listing, hosted),
+        f"Shop C was added while the app ran. A visitor of it sent {listing}. Expected: status 200, and its books.",
+        because="A new shop has no pages until somebody starts the app again.",
+        section="See it break",
+    )
+
+
+async def test_each_shop_writes_its_own(narrow, shop, hosted, endpoints):
+    """Each request that writes is served, and what it stores belongs to its own shop."""
+    known = {owner.id for owner in hosted}
+    for writer, other in (hosted, hosted[::-1]):
+        headers = await writer.log_in(narrow)
+        account = {"email": writer.email, "password": PASSWORD}
+        given = await narrow.post("/auth/login", json=account, headers=writer.visit)
+        before = await rows_of(shop, other)
+        for endpoint in endpoints(writer.ids, writes=True, **account, refresh_token=given["refresh_token"]):
+            options = endpoint.options | {"headers": endpoint.options.get("headers", {}) | headers}
+            response = await narrow.request(endpoint.method, endpoint.path, **options)
+            served = response.ok or (endpoint.method == "DELETE" and response.status == 409)  # it is in an order
+            found = changed(before, await rows_of(shop, other))
+            expect(
+                served and not found,
+                f"A customer of {writer} sent {response.request} → {response.status}. "
+                + (f"Rows of {other} changed: {'. '.join(found)}" if found else f"Expected: 2xx. {response}"),
+                because="A shop cannot work, or works in the rows of another one.",
+                section="See it break",
+            )
+    lost = [table for table in await owned_tables(shop) if await shop.count(table, "shop_id <> ALL($1)", list(known))]
+    expect(
+        not lost,
+        f"Rows of {', '.join(lost)} belong to neither shop.",
+        because="What a customer has bought is gone.",
+        section="See it break",
+    )
+
+
+async def test_a_visitor_of_no_shop_sees_nothing(narrow, shop, hosted, endpoints):
+    """A request at a host that no shop has shows and stores no row, whichever shop had the connection before."""
+    before = {one.name: await rows_of(shop, one) for one in hosted}
+    everything = await count_all(shop)
+    turns = [(owner, endpoint) for owner in hosted for endpoint in endpoints(owner.ids)]
+    for n, (owner, endpoint) in enumerate(turns):
+        if n % 2:  # each endpoint once, after a request of A or of B
+            await narrow.get(f"/books/{owner.book}", headers=owner.visit)
+            options = endpoint.options | {"headers": endpoint.options.get("headers", {}) | STRANGE}
+            response = await narrow.request(endpoint.method, endpoint.path, **options)
+            expect_nothing(response, [] if endpoint.writes else shown(response, hosted), f"after a request of {owner}")
+    pages = [(owner, path) for owner in hosted for path in reads(owner)]
+    for n, (owner, path) in enumerate(pages):
+        if n % 2:
+            await narrow.get(f"/books/{owner.book}", headers=owner.visit)
+            response = await narrow.get(path, headers=STRANGE)
+            expect_nothing(response, shown(response, hosted), f"after a request of {owner}")
+    dashboard = await narrow.get("/dashboard", headers=STRANGE)
+    figures = dashboard.json if dashboard.status == 200 else {}
+    expect_nothing(dashboard, [f"{name} {number}" for name, number in figures.items() if number], "in the end")
+    stored = [line for one in hosted for line in changed(before[one.name], await rows_of(shop, one))]
+    if await count_all(shop) != everything:
+        stored.append("there are rows that belong to neither shop, or fewer rows than before")
+    expect(
+        not stored,
+        f"Requests at {NOBODYS}, a host that no shop has, changed what is stored. {'. '.join(stored)}.",
+        because="Anybody who sends a wrong Host header can write into a shop.",
+        section="The leak",
+    )
+
+
+async def test_nothing_is_left_after_errors(narrow, shop, wire, hosted):
+    """After a request that fails, or whose client hangs up, the connection is in no shop."""
+    a, b = hosted
+    headers = await a.log_in(narrow)
+    too_many = {"lines": [{"book_id": a.book, "quantity": 10_000}]}
+    twice = {"isbn": a.isbn, "title": "Again", "author_id": a.ids.authors[0], "price_cents": 900}
+    failures = {
+        "an order of too many copies": lambda: narrow.post("/orders", json=too_many, headers=headers),
+        "an ISBN that is taken": lambda: narrow.post("/books", json=twice, headers=headers),
+        "a book that is not there": lambda: narrow.get("/books/1", headers=headers),
+        "a body that is not valid": lambda: narrow.post("/orders", json={"lines": 1}, headers=headers),
+        "a statement that PostgreSQL cancels": lambda: canceled(narrow, shop, a, headers),
+        "a client that hangs up": lambda: hung_up(narrow, wire, a, headers),
+        "an export whose client hangs up": lambda: half_an_export(narrow, a, headers),
+    }
+    for what, fail in failures.items():
+        await fail()
+        await wire.wait_idle()
+        response = await narrow.get(f"/books/{a.book}", headers=STRANGE)
+        listing = await narrow.get("/books?limit=100", headers=STRANGE)
+        expect_nothing(response, shown(response, hosted), f"after {what}")
+        expect_nothing(listing, shown(listing, hosted), f"after {what}")
+        theirs = await narrow.get("/books?limit=100", headers=b.visit)
+        expect(
+            theirs.status == 200 and not a.seen_in(theirs.text) and str(b.book) in theirs.text,
+            f"After {what} of shop A, a visitor of B sent {theirs}. It tells of A: {listed(a.seen_in(theirs.text))}.",
+            because=LEAK,
+            section="The leak",
+        )
+
+
+async def test_a_payment_stays_in_its_shop(narrow, shop, provider, hosted):
+    """`POST /checkout` ends in its own shop, also if another shop had the connection while the provider was asked."""
+    a, b = hosted
+    for payer, other in ((a, b), (b, a)):
+        headers = await payer.log_in(narrow)
+        body = {"lines": [{"book_id": payer.book, "quantity": 1}], "card_token": "tok_1"}
+        async with provider.hold() as held:
+            request = narrow.start_request("POST", "/checkout", json=body, headers=headers)
+            await held.arrived()
+            await narrow.get(f"/books/{other.book}", headers=other.visit)
+            await narrow.get(f"/books/{other.book}", headers=STRANGE)
+            held.release()
+        response = await request
+        stored = await shop.rows(
+            "SELECT p.status::text, o.shop_id AS o, p.shop_id AS p, count(m.id) AS mails, max(m.shop_id) AS m "
+            "FROM payments p JOIN orders o ON o.id = p.order_id LEFT JOIN outbox m ON m.order_id = o.id "
+            "WHERE p.card_token = 'tok_1' AND o.customer_id = $1 GROUP BY p.id, o.id",
+            payer.customer,
+        )
+        here = payer.id
+        good = [{"status": "accepted", "o": here, "p": here, "mails": 1, "m": here}]
+        expect(
+            response.status == 201 and stored == good,
+            f"A customer of {payer} paid by card. While the provider was asked, {other} used the connection. "
+            f"{response} Expected: 201, and order, payment and mail in shop {here}. Stored: {stored}",
+            because="The provider has taken the money, and the shop does not know of it.",
+            section="What a COMMIT takes away",
+        )
+
+
+async def test_an_export_stays_in_its_shop(narrow, shop, wire, hosted):
+    """`GET /export/books.csv` has all books of its shop and no others, also if other shops read meanwhile."""
+    a, b = hosted
+    await more_books(shop, a)
+    expected = {row["id"] for row in await shop.rows("SELECT id FROM books WHERE shop_id = $1", a.id)}
+    for headers in (a.visit, await a.log_in(narrow)):
+        text, later = await export_with_a_pause(narrow, wire, b, headers)
+        ids = [int(line.split(",", 1)[0]) for line in text.splitlines()[1:] if line.split(",", 1)[0].isdecimal()]
+        strange = sorted(set(ids) - expected)
+        expect(
+            later > 0 and not strange and set(ids) == expected and len(ids) == len(expected),
+            f"Shop A has {plural(len(expected), 'book')}. The first bytes of its export were read, then a book of B, "
+            f"then the rest of the export, for which the app sent {plural(later, 'statement')}. It has "
+            f"{plural(len(ids), 'book')}, {len(strange)} of them not A's.",
+            because=LEAK,
+            section="What a COMMIT takes away",
+        )
+
+
+async def test_a_token_names_its_shop(narrow, shop, hosted):
+    """With an access token a request is in the token's shop or fails, whatever its headers and its query say."""
+    a, b = hosted
+    token = (await a.log_in(narrow))["Authorization"]
+    for name, headers in disguises(a, b, token).items():
+        for path in reads(b):
+            if "report" in path or "receipt" in path:  # what these show does not depend on the token
+                continue
+            response = await narrow.get(path, headers=headers)
+            expect_no_other(response, b, f"A customer of shop A sent it {name}")
+        for path in (f"/books?limit=100&shop_id={b.id}", f"/catalogue?size=100&shop={b.id}&tenant={b.id}"):
+            expect_no_other(await narrow.get(path, headers=headers), b, f"A customer of shop A sent it {name}")
+        before = await rows_of(shop, b)
+        order = {"lines": [{"book_id": b.book, "quantity": 1}], "shop_id": b.id}
+        response = await narrow.post("/orders", json=order, headers=headers)
+        found = changed(before, await rows_of(shop, b))
+        expect(
+            400 <= response.status < 500 and not found,
+            f"A customer of shop A ordered a book of shop B, {name}. {response} Expected: 4xx. {'. '.join(found)}",
+            because="A customer of one shop buys in another one that does not know them.",
+            section="Who says which shop it is",
+        )
+    mine = await narrow.get("/me", headers=await a.log_in(narrow))
+    expect(
+        mine.status == 200 and mine.json.get("id") == a.customer,
+        f"A customer of shop A sent {mine}. Expected: status 200 and id {a.customer}.",
+        because="Customers who have logged in are strangers.",
+        section="Who says which shop it is",
+    )
+    forged = await narrow.get("/me", headers=a.visit | {"Authorization": forge(token, a.id, b.id)})
+    public = await narrow.get("/books?limit=100", headers=a.visit | {"Authorization": forge(token, a.id, b.id)})
+    expect_no_other(public, b, "It came with a token of shop A in which the shop was changed to B")
+    expect(
+        forged.status == 401,
+        f"In a token of shop A each {a.id} was changed to {b.id}, with the old signature. {forged} Expected: 401.",
+        because="Anybody who has a token of one shop can make one of another shop.",
+        section="Who says which shop it is",
+    )
+
+
+async def test_no_request_changes_another_shop(narrow, shop, hosted, endpoints):
+    """A request of one shop whose path names a row of another one gets status 4xx and changes no row of the other."""
+    a, b = hosted
+    for owner, other in ((a, b), (b, a)):
+        headers = await other.log_in(narrow)
+        before = await rows_of(shop, owner)
+        for endpoint in endpoints(owner.ids, writes=True):
+            if not any(str(number) in endpoint.path for number in all_ids(owner)):
+                continue
+            for visitor in (headers, other.visit):
+                await narrow.get(f"/books/{owner.book}", headers=owner.visit)
+                options = endpoint.options | {"headers": endpoint.options.get("headers", {}) | visitor}
+                response = await narrow.request(endpoint.method, endpoint.path, **options)
+                found = changed(before, await rows_of(shop, owner))
+                refused = 400 <= response.status < 500
+                expect(
+                    refused and not found,
+                    f"In {other}, {response.request} named rows of {owner} → {response.status}. Expected: 4xx. "
+                    + (". ".join(found) or f"{response}"),
+                    because="One shop changes what another one sells, or stores what refers to it.",
+                    section="The leak",
+                )
+
+
+# -- what the checks use
+
+
+def reads(owner):
+    """Requests that read, and a text that each response has; a token may come with all of them."""
+    return {
+        f"/books/{owner.book}": str(owner.book),
+        "/books?limit=100": str(owner.book),
+        "/authors": str(owner.book),
+        "/catalogue?size=100": f'"total":{len(owner.ids.books)},',
+        f"/customers/{owner.customer}": str(owner.order),
+        f"/customers/{owner.customer}/orders": str(owner.order),
+        "/dashboard": f'"books":{len(owner.ids.books)},"customers":{len(owner.ids.customers)},',
+        "/reports/sales": f"of shop {owner.id}",
+        "/reports/daily?first=2026-03-08&last=2026-03-09&zone=UTC": f'"receipts":1,"cents":{100 * owner.id}',
+        "/export/books.csv": owner.isbn,
+        f"/orders/{owner.order}": str(owner.order),
+        f"/orders/{owner.order}/invoice": "1000",
+        f"/orders/{owner.order}/tracking": str(owner.public_id),
+        f"/track/{owner.public_id}": "pending",
+        "/me": owner.email,
+        "/wishlist": str(owner.book),
+        "/mails/failed": str(owner.order),
+        f"/books/{owner.book}/attributes": "{",
+        f"/coupons/{owner.coupon}": owner.coupon,
+        f"/receipts/{owner.receipt}": f"till {owner.name}",
+    }
+
+
+def all_ids(owner):
+    return [number for kind in ("books", "customers", "orders", "authors") for number in owner.ids.of(kind)]
+
+
+def shown(response, shops):
+    """What a response tells of these shops; a refusal may repeat what the request itself has said."""
+    return [told for one in shops for told in one.seen_in(response.text)] if response.status < 400 else []
+
+
+def expect_nothing(response, told, when):
+    expect(
+        not told and response.status < 500,
+        f"{response.request} at a host that no shop has → {response.status}, {when}. Expected: nothing, or status 4xx."
+        + (f" It tells of {listed(told)}." if told else f" {response}"),
+        because=LEAK,
+        section="The leak",
+    )
+
+
+def expect_no_other(response, other, how):
+    told = shown(response, [other])
+    expect(
+        not told and response.status < 500,
+        f"{response.request} → {response.status}. {how}. "
+        + (f"It tells of {other}: {listed(told)}." if told else f"Expected: nothing of {other}. {response}"),
+        because=LEAK,
+        section="Who says which shop it is",
+    )
+
+
+def listed(told, most=3):
+    return ", ".join(told[:most]) + (", …" if len(told) > most else "") or "nothing"
+
+
+def disguises(a, b, token):
+    """Headers with which a customer of A may try to be in B, with the token of A."""
+    names = ("X-Shop", "X-Shop-Id", "X-Shop-ID", "X-Tenant", "X-Tenant-Id", "Shop", "Tenant")
+    mine = {"Authorization": token}
+    return {
+        "with B's Host header": mine | b.visit,
+        "with headers that name B by its id": mine | {"Host": a.host} | dict.fromkeys(names, str(b.id)),
+        "with headers that name B by its host": mine
+        | {"Host": a.host, "X-Forwarded-Host": b.host, "Forwarded": f"host={b.host}"}
+        | dict.fromkeys(names, b.host),
+    }
+
+
+def forge(bearer, old, new):
+    """The token with another number in its claims, and with the signature that it had."""
+    head, claims, signature = bearer.removeprefix("Bearer ").split(".")
+    said = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))
+    said = {name: type(value)(new) if str(value) == str(old) else value for name, value in said.items()}
+    changed = base64.urlsafe_b64encode(json.dumps(said).encode()).rstrip(b"=").decode()
+    return f"Bearer {head}.{changed}.{signature}"
+
+
+async def count_all(shop):
+    return {table: await shop.count(table) for table in await owned_tables(shop)}
+
+
+async def export_with_a_pause(app, wire, other, headers):
+    """An export that is read in two parts, with requests in between; and how many statements came after those.
+
+    On a busy machine a batch may be too late for the limits of the app, and the export breaks off: then once more.
+    """
+    for attempt in range(3):
+        try:
+            with wire.watching() as seen:
+                async with app.stream("/export/books.csv", headers=headers) as stream:
+                    await app.get(f"/books/{other.book}", headers=other.visit)
+                    await app.get(f"/books/{other.book}", headers=STRANGE)
+                    sent = len(seen.statements)
+                    return await stream.rest(), len(seen.statements) - sent
+        except NoResponse:
+            if attempt == 2:
+                raise
+    raise AssertionError
+
+
+async def more_books(shop, owner):
+    """So many that the app waits for the client before it has read all of them."""
+    await shop.execute(
+        "INSERT INTO books (isbn, title, author_id, price_cents, shop_id) "
+        "SELECT 'x' || n, repeat('long title ', 300), $1::bigint, 900, $2::bigint FROM generate_series(1, 3500) AS n",
+        *(owner.ids.authors[0], owner.id),
+        step=f"{owner} gets 3,500 more books",
+    )
+
+
+async def canceled(app, shop, owner, headers):
+    """A request whose statement waits for a lock until an administrator cancels it."""
+    blocked = "FROM pg_locks WHERE NOT granted AND relation = 'books'::regclass"
+    async with shop.lock("books"):
+        request = app.start_request("PUT", f"/books/{owner.book}/stock", json={"stock": 101}, headers=headers)
+        async with asyncio.timeout(WIRE_TIMEOUT):
+            while not await shop.value(f"SELECT count(*) {blocked}") and not request.responded:
+                await asyncio.wait({request.task}, timeout=0.01)
+        await shop.value(f"SELECT count(pg_cancel_backend(pid)) {blocked}")
+        await request
+
+
+async def hung_up(app, wire, owner, headers):
+    """A client that leaves while its statement is under way."""
+    async with wire.hold(lambda statement: statement.data and "books" in statement.text, limit=1) as held:
+        request = app.start_request("GET", f"/books/{owner.book}", headers=headers)
+        await held.wait_for()
+        await request.disconnect()
+        held.release()
+
+
+async def half_an_export(app, owner, headers):
+    """A client that leaves after the first bytes."""
+    async with app.stream("/export/books.csv", headers=headers):
+        pass

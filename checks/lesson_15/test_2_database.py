@@ -1,0 +1,328 @@
+"""What PostgreSQL itself keeps from one shop to another, and what its constraints tell."""
+
+import re
+
+import pytest
+
+from checks.kit.report import expect
+from checks.lesson_15.hosted import PASSWORD, changed, owned_tables, rows_of
+
+ONE_BUG_AWAY = "One query of the app that forgets the shop, and everybody reads everything."
+
+VIEWS = "SELECT relname FROM pg_class WHERE relkind IN ('v', 'm') AND relnamespace = 'public'::regnamespace"
+
+PAIRS = (
+    *(("books", "author_id", "authors"), ("reviews", "book_id", "books"), ("reviews", "customer_id", "customers")),
+    *(("orders", "customer_id", "customers"), ("order_lines", "book_id", "books"), ("wishes", "book_id", "books")),
+    *(("transfers", "recipient_id", "customers"), ("gifts", "recipient_id", "customers")),
+)
+"""References that a request can make: table, column, and the table of the row that it names."""
+
+
+async def test_the_role_owns_nothing(testbed, narrow, wire, gateway, hosted):
+    """The app and the worker log in as the role of APP_DATABASE_URL only."""
+    a, _ = hosted
+    await narrow.get("/books", headers=await a.log_in(narrow))
+    worker = await testbed.start("app.worker", name="worker", connected=True)
+    await wire.wait_idle()
+    roles = {}
+    for connection in [*wire.closed, *wire.connections]:
+        if connection.parameters:
+            roles.setdefault(connection.process, set()).add(connection.parameters.get("user"))
+    await worker.terminate()
+    wrong = [name for name, users in roles.items() if users != {testbed.database.app.role}]
+    expect(
+        len(roles) == 2 and not wrong,
+        f"These log in as another role than that of APP_DATABASE_URL: {', '.join(wrong) or 'none'}. "
+        f"Connected: {', '.join(roles)}.",
+        because="Policies do not hold for the owner of a table. One mistake, and a shop sees all the others.",
+        section="For whom a policy does not hold",
+    )
+
+
+async def test_the_role_sees_nothing_without_a_shop(shop, hosted, as_app):
+    """Without a shop, the app's role reads no row of a shop, and stores, changes and deletes none."""
+    a, b = hosted
+    tables = await owned_tables(shop)
+    views = [row["relname"] for row in await shop.rows(VIEWS)]
+    with as_app.connected() as probe:
+        for setting in ("", "SET app.shop_id = '7'; RESET app.shop_id; "):
+            read = {}
+            for relation in tables + views:
+                error, _, rows = probe.run(f"{setting}SELECT count(*) FROM {relation}")
+                if not error and rows and rows[0] not in ("", "0"):
+                    read[relation] = rows[0]
+            expect(
+                not read,
+                f"As the app's role, and in no shop, SELECT count(*) gave {counted(read)}. Expected: 0, or an error.",
+                because=ONE_BUG_AWAY,
+                section="The leak",
+            )
+        written = []
+        for table in tables:
+            for sql in (
+                f"DELETE FROM {table}",
+                f"UPDATE {table} SET shop_id = {a.id}",
+                await copy_into(shop, table, b.id),
+                f"TRUNCATE {table} CASCADE",
+            ):
+                error, rows, _ = probe.run(sql)
+                # rows that others refer to cannot be deleted, but this DELETE has found them
+                if (not error and (rows or sql.startswith("TRUNCATE"))) or error in ("23503", "23505"):
+                    written.append(
+                        f"{sql.split(' SELECT ')[0].split(' (')[0]}: {rows} rows{f' ({error})' if error else ''}"
+                    )
+    expect(
+        not written,
+        f"As the app's role, and in no shop: {'; '.join(written[:4])}. Expected: no rows, or a refusal.",
+        because="A request that is in no shop changes rows of all shops.",
+        section="The leak",
+    )
+
+
+@pytest.mark.needs("test_the_role_sees_nothing_without_a_shop")
+async def test_a_shop_reaches_its_own_rows_only(narrow, shop, wire, hosted, as_app):
+    """In a shop, the app's role reaches this shop's rows, stores none for another shop, and moves none there."""
+    for owner, other in (hosted, hosted[::-1]):
+        headers = await owner.log_in(narrow)
+        with wire.watching() as seen:
+            await narrow.get(f"/books/{owner.book}", headers=headers)
+            await wire.wait_idle()
+        with as_app.connected(until_the_book(seen)) as probe:
+            for table in await owned_tables(shop):
+                mine = await shop.count(table, "shop_id = $1", owner.id)
+                _, _, rows = probe.run(f"SELECT count(*) FROM {table}")
+                expect(
+                    rows == [str(mine)],
+                    f"The statements with which the app enters {owner} were sent again. Then SELECT count(*) FROM "
+                    f"{table} gave {', '.join(rows) or 'an error'}. Shop {owner.name} has {mine} rows there.",
+                    because=ONE_BUG_AWAY,
+                    section="For whom a policy does not hold",
+                )
+                for what, sql in {
+                    "change": f"UPDATE {table} SET shop_id = shop_id WHERE shop_id = {other.id}",
+                    "delete": f"DELETE FROM {table} WHERE shop_id = {other.id}",
+                    "move to it": f"UPDATE {table} SET shop_id = {other.id}",
+                    "store for it": await copy_into(shop, table, other.id, owner.id),
+                }.items():
+                    error, count, _ = probe.run(sql)
+                    reached = (not error and count) or error == "23505"
+                    expect(
+                        not reached,
+                        f"In {owner}, the app's role could {what}: rows of {table} of {other}. `{sql[:60]}…` → "
+                        f"{count} rows{f', SQLSTATE {error}' if error else ''}. Expected: no rows, or a refusal.",
+                        because="What one shop stores appears in another one.",
+                        section="For whom a policy does not hold",
+                    )
+
+
+async def test_shops_may_have_the_same(narrow, shop, hosted):
+    """Two shops may have the same ISBN, e-mail address and coupon code; within a shop each is unique."""
+    a, b = hosted
+    mine, theirs = await a.log_in(narrow), await b.log_in(narrow)
+    before = await rows_of(shop, b)
+    book = {"title": "The same", "author_id": a.ids.authors[0], "price_cents": 900}
+    isbns = [f"978{b.id:05}{n:05}" for n in range(4)]
+    person = {"email": b.email, "name": "The same", "password": "another password"}
+    gift = {
+        "recipient": {"email": b.email_of(1), "name": "F"},
+        "lines": [{"book_id": a.book, "quantity": 1}],
+        "message": "",
+    }
+    wanted = {
+        "a book": (201, await narrow.post("/books", json=book | {"isbn": isbns[0]}, headers=mine)),
+        "books": (201, await narrow.post("/books/bulk", json=[book | {"isbn": isbns[1]}], headers=mine)),
+        "a list": (200, await narrow.post("/books/import", json=[book | {"isbn": isbns[2]}], headers=mine)),
+        "a change": (
+            200,
+            await narrow.patch(f"/books/{a.book}", json={"isbn": isbns[3]}, headers=mine | {"If-Match": "*"}),
+        ),
+        "an account": (201, await narrow.post("/auth/register", json=person, headers=a.visit)),
+        "a gift": (201, await narrow.post("/gifts", json=gift, headers=mine)),
+        "a coupon": (200, await narrow.put(f"/coupons/{b.coupon}", json={"percent": 33}, headers=mine)),
+    }
+    for what, (status, response) in wanted.items():
+        stored = response.status == status and (what != "a list" or response["stored"] == 1)
+        expect(
+            stored,
+            f"Shop A stored {what} with an ISBN, an address or a code of shop B. {response} Expected: {status}.",
+            because="A shop learns what others have, and cannot sell the same book.",
+            section="What constraints tell",
+        )
+    found = changed(before, await rows_of(shop, b))
+    expect(
+        not found,
+        f"Shop A stored an ISBN, an address and a code that B has, too. Rows of B changed: {'. '.join(found)}.",
+        because="One shop changes what another one sells.",
+        section="What constraints tell",
+    )
+    ids = {}
+    for owner, password in ((a, "another password"), (b, PASSWORD)):
+        given = await narrow.post("/auth/login", json={"email": b.email, "password": password}, headers=owner.visit)
+        me = await narrow.get("/me", headers=owner.visit | {"Authorization": f"Bearer {given['access_token']}"})
+        ids[owner.name] = me["id"]
+        wrong = {"A": PASSWORD, "B": "another password"}[owner.name]
+        refused = await narrow.post("/auth/login", json={"email": b.email, "password": wrong}, headers=owner.visit)
+        expect(
+            refused.status == 401,
+            f"One address has an account in A and one in B. At {owner}, with the other one's password: {refused}",
+            because="The password of one shop opens an account in another one.",
+            section="What constraints tell",
+        )
+    expect(
+        ids["B"] == b.customer and ids["A"] != b.customer,
+        f"One address has an account in A and another one in B. GET /me gave the ids {ids}. B's is {b.customer}.",
+        because="A customer logs in and is somebody else.",
+        section="What constraints tell",
+    )
+    again = {
+        "a book": await narrow.post("/books", json=book | {"isbn": isbns[0]}, headers=mine),
+        "an account": await narrow.post("/auth/register", json=person, headers=a.visit),
+        "B's book": await narrow.post(
+            "/books", json=book | {"isbn": b.isbn, "author_id": b.ids.authors[0]}, headers=theirs
+        ),
+    }
+    coupons = await shop.count("coupons", "code = $1 AND active", b.coupon)
+    await narrow.put(f"/coupons/{b.coupon}", json={"percent": 44}, headers=mine)
+    expect(
+        all(response.status == 409 for response in again.values())
+        and coupons == await shop.count("coupons", "code = $1 AND active", b.coupon) == 2,
+        "The same ISBN and the same address once more in one shop: "
+        f"{', '.join(str(response.status) for response in again.values())}. Expected: 409. There are {coupons} active "
+        "coupons with one code in two shops. Expected: 2, and no more after the second PUT.",
+        because="A shop has one book twice, and its stock is wrong in both places.",
+        section="What constraints tell",
+    )
+
+
+async def test_rows_refer_to_their_own_shop(narrow, shop, hosted):
+    """A row of one shop never refers to a row of another. A response does not tell whether such a row exists."""
+    a, b = hosted
+    headers = await a.log_in(narrow)
+    theirs = {"author": b.ids.authors[0], "book": b.book, "customer": b.customer, "order": b.order}
+    missing = {name: number + 500 for name, number in theirs.items()}
+    for what, request in naming(a).items():
+        said = []
+        for ids in (theirs, missing):
+            method, path, body = request(ids)
+            response = await narrow.request(method, path, json=body, headers=headers | {"If-Match": "*"})
+            said.append((response.status, masked(response.text, ids)))
+        accepted = (said[0][0] < 400 and what != "a line of a list") or said[0][0] >= 500
+        expect(
+            not accepted and said[0] == said[1],
+            f"In shop A, {what} named a row of shop B: status {said[0][0]}, {said[0][1][:90]}. With an id that no shop "
+            f"has: status {said[1][0]}, {said[1][1][:90]}. Expected: a refusal, the same for both.",
+            because="A shop can find out what others have, or sell what is not its own.",
+            section="What constraints tell",
+        )
+    crossing = [
+        f"{table}.{column}"
+        for table, column, parent in PAIRS
+        if await shop.value(
+            f"SELECT count(*) FROM {table} t JOIN {parent} p ON p.id = t.{column} AND p.shop_id <> t.shop_id"
+        )
+    ]
+    expect(
+        not crossing,
+        f"Rows of one shop refer to rows of another in {', '.join(crossing)}.",
+        because="A book has an author whom its shop cannot see.",
+        section="What constraints tell",
+    )
+
+
+# -- what the checks use
+
+
+def counted(read):
+    return ", ".join(f"{count} of {relation}" for relation, count in list(read.items())[:4]) or "no rows"
+
+
+COLUMNS = """
+    SELECT column_name FROM information_schema.columns
+     WHERE table_schema = 'public' AND table_name = $1 AND is_generated = 'NEVER' AND identity_generation IS NULL
+       AND column_name NOT IN ('shop_id', 'public_id') AND column_name NOT LIKE '%\\_key'
+"""
+
+FRESH = {
+    "isbn": "gen_random_uuid()::text",
+    "email": "gen_random_uuid()::text",
+    "token": "gen_random_uuid()::text",
+    "code": "gen_random_uuid()::text",
+    "key": "gen_random_uuid()",
+    "id": "gen_random_uuid()",
+    "rating": "1",
+}
+"""Values that no row has, so that no unique constraint is in the way."""
+
+
+async def copy_into(shop, table, target, source=None):
+    """An INSERT of a row as one that is there, for the shop `target`. In no shop, its values are those of B's row."""
+    columns = [row["column_name"] for row in await shop.rows(COLUMNS, table)]
+    names = ", ".join([*columns, "shop_id"])
+    if source is not None:
+        values = ", ".join(
+            FRESH.get(column, column) + ("::text" * (table == "idempotency_keys" and column == "key"))
+            for column in columns
+        )
+        return f"INSERT INTO {table} ({names}) SELECT {values}, {target} FROM {table} LIMIT 1"
+    quoted = ", ".join(
+        FRESH[column] + "::text" * (table == "idempotency_keys")
+        if column in FRESH
+        else f"quote_nullable({column}::text)"
+        for column in columns
+    )
+    values = await shop.value(f"SELECT concat_ws(', ', {quoted}) FROM {table} WHERE shop_id = $1 LIMIT 1", target)
+    return f"INSERT INTO {table} ({names}) VALUES ({quote_fresh(values)}, {target})"
+
+
+def quote_fresh(values):
+    """Bare UUIDs, which are values of FRESH, in quotes."""
+    return re.sub(r"(?<!['\w-])([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?!['\w-])", r"'\1'", values)
+
+
+def until_the_book(seen):
+    """The statements of the connection that has read the book, up to this one."""
+    mine = [one for one in seen.statements if not one.driver and not one.skipped]
+    last = max((n for n, one in enumerate(mine) if one.data and one.rows and "books" in one.text), default=-1)
+    return [one for one in mine[: last + 1] if one.connection == mine[last].connection]
+
+
+def masked(text, ids):
+    for number in ids.values():
+        text = text.replace(str(number), "N")
+    return text
+
+
+def naming(a):
+    """Requests of shop A that name rows by their ids: method, path and body, for ids of somebody else."""
+    numbers = iter(range(100_000, 100_999))
+    line = lambda ids: [{"book_id": ids["book"], "quantity": 1}]  # noqa: E731
+    book = lambda ids: {"isbn": f"979-{next(numbers)}", "title": "T", "author_id": ids["author"], "price_cents": 900}  # noqa: E731
+    friend = {"email": "friend@example.com", "name": "F"}
+    return {
+        "a new book": lambda ids: ("POST", "/books", book(ids)),
+        "a batch of books": lambda ids: ("POST", "/books/bulk", [book(ids)]),
+        "a line of a list": lambda ids: ("POST", "/books/import", [book(ids)]),
+        "a change of a book": lambda ids: ("PATCH", f"/books/{a.ids.books[1]}", {"author_id": ids["author"]}),
+        "a review of its own book": lambda ids: (
+            "POST",
+            f"/books/{a.ids.books[3]}/reviews",
+            {"customer_id": ids["customer"], "rating": 1, "body": ""},
+        ),
+        "a review": lambda ids: (
+            "POST",
+            f"/books/{ids['book']}/reviews",
+            {"customer_id": a.customer, "rating": 1, "body": ""},
+        ),
+        "a transfer": lambda ids: ("POST", "/transfers", {"recipient_id": ids["customer"], "cents": 1}),
+        "a wish": lambda ids: ("PUT", f"/wishlist/{ids['book']}", None),
+        "an order": lambda ids: ("POST", "/orders", {"lines": line(ids)}),
+        "a gift": lambda ids: ("POST", "/gifts", {"recipient": friend, "lines": line(ids), "message": ""}),
+        "a checkout": lambda ids: ("POST", "/checkout", {"lines": line(ids), "card_token": "tok"}),
+        "a quote": lambda ids: ("POST", "/quotes", {"lines": line(ids)}),
+        "a count of the stock": lambda ids: ("PUT", f"/books/{ids['book']}/stock", {"stock": 90}),
+        "an attribute": lambda ids: ("PATCH", f"/books/{ids['book']}/attributes", {"language": "fr"}),
+        "a customer": lambda ids: ("GET", f"/customers/{ids['customer']}/orders", None),
+        "an order that is there": lambda ids: ("GET", f"/orders/{ids['order']}", None),
+        "a book that goes": lambda ids: ("DELETE", f"/books/{ids['book']}", None),
+    }

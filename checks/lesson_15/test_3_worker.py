@@ -1,0 +1,140 @@
+"""The worker, which has mail of all shops; and what it costs to be several shops."""
+
+import asyncio
+
+from checks.kit.lessons.words import plural
+from checks.kit.report import expect
+
+MORE_SHOPS = 40
+
+
+async def test_the_worker_serves_all_shops(testbed, app, shop, gateway, hosted):
+    """The worker sends the mail of each shop and stores its invoice in that shop, also after an attempt that failed."""
+    placed = {}
+    for turn in range(2):
+        for owner in hosted:
+            body = {"lines": [{"book_id": owner.ids.books[turn], "quantity": 1}]}
+            order = await app.post("/orders", json=body, headers=await owner.log_in(app))
+            placed[order["id"]] = owner
+    gateway.respond_next(status=500)
+    worker = await testbed.start("app.worker", env={"MAIL_RETRY_SECONDS": "0.1"}, name="worker", connected=True)
+    arrived = await sent(gateway, worker, len(placed) + 1)
+    late = await app.post(
+        "/orders",
+        json={"lines": [{"book_id": hosted[1].ids.books[2], "quantity": 1}]},
+        headers=await hosted[1].log_in(app),
+    )
+    placed[late["id"]] = hosted[1]
+    arrived = arrived and await sent(gateway, worker, len(placed) + 1)
+    left = await worker.terminate()
+    mails = {call["data"]["order_id"]: call["to"] for call in gateway.calls if call.answer.status < 300}
+    wanted = {order: owner.email for order, owner in placed.items()}
+    rows = await shop.rows(
+        "SELECT o.id, m.status, i.shop_id AS invoice, m.shop_id AS mail FROM orders o JOIN outbox m "
+        "ON m.order_id = o.id LEFT JOIN invoices i ON i.order_id = o.id WHERE o.id = ANY($1::bigint[]) ORDER BY o.id",
+        list(placed),
+    )
+    wrong = [
+        row
+        for row in rows
+        if (row["status"], row["invoice"], row["mail"]) != ("sent", placed[row["id"]].id, placed[row["id"]].id)
+    ]
+    expect(
+        arrived and left == 0 and mails == wanted and not wrong and len(rows) == len(placed),
+        f"There were {plural(len(placed), 'order')} of two shops, and the gateway refused the first mail once. Sent: "
+        f"{plural(len(mails), 'mail')}, to {sorted(mails.values())}. Not as expected: {wrong or 'no row'}.",
+        because="Customers of a shop get no mail, or their invoice is in another shop.",
+        section="Work for all shops",
+    )
+
+
+async def test_statements_do_not_multiply(testbed, narrow, shop, wire, gateway, hosted):
+    """Shops cost a request or a mail two statements for each transaction at most, however many there are."""
+    a, _ = hosted
+    headers = await a.log_in(narrow)
+    mailed = {}
+    for shops in ("few", "many"):
+        if shops == "many":
+            await shop.execute(MANY, MORE_SHOPS, step=f"{MORE_SHOPS} more shops are there")
+        for path, (statements, transactions) in {
+            f"/books/{a.book}": (1, 1),
+            "/dashboard": (1, 1),
+            "/catalogue?size=2": (4, 1),
+            f"/orders/{a.order}": (3, 2),
+            "/export/books.csv": (2, 2),
+        }.items():
+            for who in [headers] if "/orders" in path else [headers, a.visit]:
+                with wire.watching() as seen:
+                    response = await narrow.get(path, headers=who)
+                    await wire.wait_idle()
+                expect_few(response, len(seen.data_statements), statements + 2 * transactions)
+        for n in (2, 40):
+            with wire.watching() as seen:
+                response = await narrow.post("/books/import", json=good_lines(a, f"{shops}{n}", n), headers=headers)
+                await wire.wait_idle()
+            expect(
+                response.ok and response["stored"] == n,
+                f"Shop A sent a list with {plural(n, 'good line')}. {response}",
+                because="A publisher's list is not stored.",
+                section="What policies cost",
+            )
+            expect_few(response, len(seen.data_statements), n + 2)
+        mailed[shops] = await statements_for_a_mail(testbed, shop, wire, gateway, a)
+    expect(
+        mailed["many"] <= 2 * mailed["few"],
+        f"For one mail of shop A the worker sent {mailed['few']} statements while there were 2 shops, and "
+        f"{mailed['many']} while there were {MORE_SHOPS} more. Expected: about as many.",
+        because="With each shop that we host, mail becomes slower for all others.",
+        section="Work for all shops",
+    )
+
+
+# -- what the checks use
+
+
+MANY = "INSERT INTO shops (name, host) SELECT 'More', 'more' || n || '.example' FROM generate_series(1, $1::int) AS n"
+
+
+def good_lines(owner, name, number):
+    """Lines of a publisher's list."""
+    book = {"title": "T", "author_id": owner.ids.authors[0], "price_cents": 900}
+    return [book | {"isbn": f"979-{name}-{line:04}"} for line in range(number)]
+
+
+async def statements_for_a_mail(testbed, shop, wire, gateway, owner):
+    """How many statements a worker sends that finds one mail."""
+    await shop.execute("DELETE FROM invoices; DELETE FROM outbox")
+    await shop.add("outbox", order_id=owner.order, recipient="x@example.com", total_cents=1000, shop_id=owner.id)
+    done = len(gateway.calls)
+    with wire.watching() as seen:
+        worker = await testbed.start("app.worker", name="worker", connected=True)
+        expect(
+            await sent(gateway, worker, done + 1),
+            "Shop A had a mail, and the worker did not send it.",
+            because="Customers get no mail.",
+            section="Work for all shops",
+        )
+        await worker.terminate()
+        await wire.wait_idle()
+    return len([one for one in seen.data_statements if one.process.startswith("worker")])
+
+
+def expect_few(response, number, most):
+    expect(
+        number <= most and response.ok,
+        f"{response.request} → {response.status}, with {plural(number, 'statement')}. Expected: at most {most}.",
+        because="Each page is slower than before, for all shops.",
+        section="What policies cost",
+    )
+
+
+async def sent(gateway, worker, number):
+    """Returns True when the gateway has got so many calls; False if the worker ends, or none comes for long."""
+    known = -1
+    while known < len(gateway.calls) < number:
+        known = len(gateway.calls)
+        receiving = asyncio.ensure_future(gateway.received(known + 1))
+        await asyncio.wait({receiving, worker.exit}, return_when=asyncio.FIRST_COMPLETED)
+        receiving.cancel()
+        await asyncio.gather(receiving, return_exceptions=True)
+    return len(gateway.calls) >= number
