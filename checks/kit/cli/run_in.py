@@ -34,7 +34,7 @@ async def _run_in(runtime: Runtime, lesson: Lesson, folder: Path, command: list[
         out, server, database = terminal.console(), runtime.server(), testbed.database
         out.print(f"{lesson.name} on {server.summary}, a fresh database in DATABASE_URL", style="dim", highlight=False)
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        login = await testbed.maker() if lesson.tests else None
+        login = await testbed.maker() if lesson.tests else database.login
         env = os.environ | database.environment(testbed.wire.host, testbed.wire.port, login=login) | {"PATH": path}
         env |= {  # so that a bare `psql` finds it, which cannot read an SQLAlchemy URL
             "PGHOST": testbed.wire.host,

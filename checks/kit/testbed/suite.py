@@ -199,7 +199,7 @@ class Suite:
         """Runs the tests in a place. Two runs of one app at the same time are `called` otherwise."""
         folder = await asyncio.to_thread(self._write, app, called or app.name)
         workspace = self._runtime.workspace(folder)
-        env = settings(self._lesson, place.url)
+        env = settings(self._lesson, {"DATABASE_URL": place.url})
         with place.wire.watching() as seen:
             done = await run_command(workspace, env, *PYTEST, *PLUGINS, *OURS, *options, within=TIMEOUT * passes)
         notes, log = notes_of(done.output)
