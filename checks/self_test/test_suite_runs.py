@@ -123,6 +123,13 @@ def test_a_note_that_was_cut_off_is_left_out():
     assert log == "one"
 
 
+def test_a_traceback_begins_in_the_tests():
+    before = '  File "/lib/pluggy.py", line 1\n    yield\n'
+    inside = '  File "/w/releases/lesson_14/suite_0/raw_sql/tests/test_a.py", line 2, in test_a\n    assert x\n'
+    [failed] = run_of(note("call", text=f"{before}{inside}AssertionError")).failed()
+    assert failed.text == '  File "tests/test_a.py", line 2, in test_a\n    assert x\nAssertionError'
+
+
 def test_each_broken_shop_is_asked_about_once():
     broken = other_apps(LESSON, "mutants")
     assert sorted(broken) == sorted(name for names in BROKEN.values() for name in names)

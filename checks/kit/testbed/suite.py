@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
@@ -43,6 +44,9 @@ PLUGINS = ("--disable-plugin-autoload", "-p", "pytest_asyncio.plugin", "-p", "an
 OURS = ("-p", "checks.kit.service.inside.suite")
 
 AS_WRITTEN = "as written"
+
+IN_THE_TESTS = re.compile(r'^ *File ".*/suite_\d+/[^/]+/(?=tests/)()', re.MULTILINE)
+"""The beginning of a line of a traceback that names a file of the tests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +124,7 @@ class SuiteRun:
     def failed(self, order: str = AS_WRITTEN) -> list[Failed]:
         """The tests that did not pass, first to last. One that a fixture stopped is among them."""
         return [
-            Failed(note["test"], note["event"], note["states"], note["line"], note["text"])
+            Failed(note["test"], note["event"], note["states"], note["line"], _from_the_tests(note["text"]))
             for note in self._of(order, "setup", "call", "teardown")
             if note["outcome"] == "failed"
         ]
@@ -283,3 +287,10 @@ def _short(test: str) -> str:
 def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1][:200] if lines else "it printed nothing"
+
+
+def _from_the_tests(traceback: str) -> str:
+    """A traceback from the first line on that is in the tests: what comes before is pytest's own."""
+    lines = traceback.splitlines()
+    inside = [number for number, line in enumerate(lines) if IN_THE_TESTS.match(line)]
+    return IN_THE_TESTS.sub(r'  File "\1', "\n".join(lines[inside[0] :])) if inside else traceback

@@ -6,8 +6,10 @@ Lines count as in other tools: those that Python's compiler knows, of all files 
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Generator
+from inspect import CO_OPTIMIZED
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -20,20 +22,25 @@ Line = tuple[str, int]
 
 
 class Lines:
-    """The hooks. `_ran` are the lines since the last note."""
+    """The hooks. `_ran` are the lines of functions since the last note, `_imported` those of modules and classes."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._below = f"{Path.cwd() / 'app'}/"
         self._numbers = {line: number for number, line in enumerate(_all_lines(Path.cwd() / "app", self._below))}
         self._ran: set[Line] = set()
+        self._imported: set[Line] = set()
+        self._files: dict[str, str] = {}
         sys.settrace(self._called)
 
     def _called(self, frame: FrameType, event: str, _: object) -> Any:
         name = frame.f_code.co_filename
-        if not name.startswith(self._below):
+        if name not in self._files:  # a path such as tests/../app/main.py, where pytest.ini says `pythonpath = ..`
+            plain = os.path.normpath(name)
+            self._files[name] = plain[len(self._below) :] if plain.startswith(self._below) else ""
+        file, ran = self._files[name], self._ran if frame.f_code.co_flags & CO_OPTIMIZED else self._imported
+        if not file:
             return None
-        file, ran = name[len(self._below) :], self._ran
 
         def line(frame: FrameType, event: str, _: object) -> Any:
             if event == "line":
@@ -43,19 +50,18 @@ class Lines:
         ran.add((file, frame.f_lineno))
         return line
 
-    def _note(self, test: str) -> None:
+    def _note(self, test: str, ran: set[Line]) -> None:
         suite = self._config.pluginmanager.get_plugin("kit-suite")
         assert isinstance(suite, Suite)
-        known = sorted(self._numbers[line] for line in self._ran if line in self._numbers)
+        known = sorted(self._numbers[line] for line in ran if line in self._numbers)
         suite.note(event="lines", test=test, lines=known, total=len(self._numbers))
-        self._ran.clear()
+        ran.clear()
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, bool | None, bool | None]:
-        if self._ran:  # while pytest was collecting
-            self._note("imports")
         done = yield
-        self._note(item.nodeid)
+        self._note("imports", self._imported)
+        self._note(item.nodeid, self._ran)
         return done
 
 
