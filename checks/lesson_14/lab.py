@@ -194,11 +194,14 @@ async def make_rows(sessions: Sessions, credit: int = 5000) -> tuple[int, int]:
         return int(customer or 0), int(book or 0)
 
 
-async def order(sessions: Sessions, customer: int, book: int, commits: bool = True) -> None:
+async def order(
+    sessions: Sessions, customer: int, book: int, commits: bool = True, meet: asyncio.Barrier | None = None
+) -> None:
     """An endpoint in small: it reads the stock, writes it, and adds an order with a line."""
     async with sessions() as session:
         stock = await session.scalar(text("SELECT stock FROM books WHERE id = :book"), {"book": book})
-        await asyncio.sleep(0)  # lets the other one read as well
+        if meet is not None:
+            await meet.wait()  # until the other one has read as well
         number = await session.scalar(
             text("INSERT INTO orders (customer_id) VALUES (:customer) RETURNING id"), {"customer": customer}
         )
@@ -236,8 +239,11 @@ async def notices_what_fails_at_the_commit(sessions: Sessions) -> str:
 async def notices_two_at_once(sessions: Sessions) -> str:
     """Both orders read 10 copies before one of them writes: a right shop would end at 8."""
     customer, book = await make_rows(sessions)
-    done = await asyncio.gather(*(order(sessions, customer, book) for _ in range(2)), return_exceptions=True)
-    if any(isinstance(one, SQLAlchemyError) for one in done):
+    meet = asyncio.Barrier(2)
+    async with asyncio.timeout(5):
+        orders = (order(sessions, customer, book, meet=meet) for _ in range(2))
+        done = await asyncio.gather(*orders, return_exceptions=True)
+    if any(isinstance(one, BaseException) for one in done):
         return "cannot run"
     return "noticed" if await stock_of(sessions, book) != 8 else "not seen"
 

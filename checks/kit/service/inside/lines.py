@@ -65,8 +65,10 @@ class Lines:
         return done
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.pluginmanager.register(Lines(config), "kit-lines")
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Before pytest_configure, for a conftest.py may import the app."""
+    early_config.pluginmanager.register(Lines(early_config), "kit-lines")
 
 
 def _all_lines(folder: Path, below: str) -> list[Line]:
