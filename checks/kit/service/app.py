@@ -26,6 +26,9 @@ from checks.kit.service.start_failure import dumped_frames, how_it_ended, likely
 if TYPE_CHECKING:
     import httpx
 
+HOST = "bookshop"
+"""The Host header of a request that has none of its own."""
+
 MAX_BODY_BYTES = 64 << 20
 """Bytes of a response's body that a client reads before it gives up."""
 
@@ -289,7 +292,7 @@ async def running(
     # which is no reason for the next request to fail
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
     transport = httpx.AsyncHTTPTransport(uds=listen if by_path else None, verify=False, limits=limits)
-    base = "http://bookshop" if by_path else f"http://{listen}"
+    base = f"http://{HOST}" if by_path else f"http://{listen}"
     ready = _Ready(workers)
     by_hand = bool(debugger)  # who attaches it when they like
     async with AsyncExitStack() as stack:
@@ -320,7 +323,12 @@ async def running(
             code = process.exit.result() if process.exit.done() else None
             raise AppDidNotStart(code, process.log, process.name)
         client = httpx.AsyncClient(
-            transport=transport, base_url=base, timeout=RESPONSE_TIMEOUT, trust_env=False, verify=False
+            transport=transport,
+            base_url=base,
+            headers={"Host": HOST},
+            timeout=RESPONSE_TIMEOUT,
+            trust_env=False,
+            verify=False,
         )
         yield App(process, await stack.enter_async_context(client), listen, workspace.note)
 

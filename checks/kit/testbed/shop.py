@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from checks.kit.lessons.words import plural
+from checks.kit.service.app import HOST
 from checks.kit.service.process import Note, ignore
 from checks.kit.testbed.rows import ALWAYS, PLAIN, TYPES, UNFRIENDLY, Seeded, World
 
@@ -53,12 +55,19 @@ class Shop:
         there are rows of others: an author with a book, a customer, and that customer's review of the book and order
         of it, where reviews and orders were asked for. Their ids are in `ids.others`; `others=False` leaves them out.
 
-        Where there are several shops, `shop_id` says to which one all rows belong. A call for each shop is possible
-        then, and the rows of one are those of others for another one, so there are no more.
+        Where there are several shops, all rows belong to one whose host is that of a request without a Host header of
+        its own, or to the one of `shop_id`. A call for each shop is possible then, and the rows of one are those of
+        others for another one, so there are no more.
         """
         counts = {"authors": authors, "books": books, "customers": customers, "reviews": reviews, "orders": orders}
-        world = UNFRIENDLY if shop_id is None else UNFRIENDLY.of_shop(shop_id)
+        world = replace(UNFRIENDLY, shop=await self._usual_shop()) if shop_id is None else UNFRIENDLY.of_shop(shop_id)
         return await self._insert(world, counts, stock, lines, others and shop_id is None)
+
+    async def _usual_shop(self) -> int | None:
+        """The shop in which a request is by itself; None where there is only one, and so no table of shops."""
+        if await self.value("SELECT to_regclass('public.shops')") is None:
+            return None
+        return int(await self.value(USUAL_SHOP, HOST))
 
     async def _insert(self, world: World, counts: dict[str, int], stock: int, lines: int, others: bool) -> Seeded:
         """Makes the rows of `world` and inserts them, with a statement for each table."""
@@ -185,6 +194,11 @@ PEOPLES_HOSTS = ("127.0.0.1", "localhost")
 """Where a person finds two shops of one app, without a change of this machine."""
 
 HOSTS = "INSERT INTO shops (name, host) SELECT 'Shop at ' || host, host FROM unnest($1::text[]) AS host RETURNING id"
+
+USUAL_SHOP = """
+    INSERT INTO shops (name, host) VALUES ('The usual shop', $1)
+        ON CONFLICT (host) DO UPDATE SET host = excluded.host RETURNING id
+"""
 
 TABLES_THERE = "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
 
