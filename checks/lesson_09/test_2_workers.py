@@ -244,7 +244,8 @@ async def expect_claims_until_their_turn(another_gateway, app, buyer, gateway, s
 
 def longest_gap(gateway, orders, began):
     """The most seconds that went by from `began` to the first call about these orders, or from one to the next."""
-    arrived = [min(call.arrived for call in calls_about(gateway, order)) for order in orders]
+    now = perf_counter()  # for an order whose mail has not come
+    arrived = [min((call.arrived for call in calls_about(gateway, order)), default=now) for order in orders]
     return max(later - earlier for earlier, later in pairwise([began, *sorted(arrived)]))
 
 
