@@ -186,7 +186,7 @@ class Suite:
         runtime.at_end(self._close)
 
     async def once(self, key: str, work: Callable[[], Awaitable[Any]]) -> Any:
-        """The result of `work`, which is done by whoever asks first and goes on if that one is canceled."""
+        """The result of `work`, which the first caller starts, and which goes on if that caller is canceled."""
         if key not in self._started:
             self._started[key] = asyncio.ensure_future(work())
         return await asyncio.shield(self._started[key])
