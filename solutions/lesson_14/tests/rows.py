@@ -60,5 +60,7 @@ class Rows:
         """Returns when so many sessions of this database wait for a lock, so that they go on at the same moment."""
         sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
         async with asyncio.timeout(10):
-            while await self.one(sql) < sessions:  # noqa: ASYNC110  (PostgreSQL tells nobody of it)
-                await asyncio.sleep(0.005)
+            while await self.one(sql) < sessions:
+                await asyncio.sleep(0.02)
+                # within a transaction, pg_stat_activity keeps the sessions that it had when it was read first
+                await self.connection.execute("SELECT pg_stat_clear_snapshot()")
