@@ -62,13 +62,18 @@ DIALECT = r"\(sqlalchemy\.dialects\S+\) (<class '[\w.]+'>: )?"
 """What SQLAlchemy writes before the message of PostgreSQL."""
 
 
+_folders = []
+"""What deletes the folders of projects when the notebook's kernel ends."""
+
+
 def project(revisions, models=NO_MODELS):
     """A folder with an Alembic project; it lasts as long as the notebook.
 
     `revisions` is {id: (after, upgrade, downgrade)}: the id that it comes after, None, or several ids, and the code of
     the two functions. The downgrade may be left out. `models` is the text of models.py, which has a Base.
     """
-    folder = Path(tempfile.mkdtemp(prefix="notebook-"))
+    _folders.append(tempfile.TemporaryDirectory(prefix="notebook-"))
+    folder = Path(_folders[-1].name)
     (folder / "versions").mkdir()
     files = {"alembic.ini": INI, "env.py": ENV, "models.py": models}
     for id_, (after, upgrade, *downgrade) in revisions.items():
