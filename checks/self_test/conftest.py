@@ -19,6 +19,7 @@ import pytest
 
 from checks.kit.lessons.paths import ROOT
 from checks.kit.postgres import Server, find
+from checks.kit.testbed.runtime import Runtime
 from checks.self_test.commands import copy_workbook
 from checks.self_test.progress import Progress
 
@@ -119,6 +120,15 @@ async def server() -> AsyncIterator[Server]:
     server = await asyncio.to_thread(find, ROOT, os.environ)
     yield server
     server.close()
+
+
+@pytest.fixture(scope="module")
+async def runtime() -> AsyncIterator[Runtime]:
+    """A run of the kit, in this process."""
+    runtime = Runtime()
+    yield runtime
+    await runtime.aclose()
+    await asyncio.to_thread(runtime.close)
 
 
 @pytest.fixture(scope="session")

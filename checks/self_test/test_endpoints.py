@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,14 +23,6 @@ UNLISTED = {("get", "/receipts/{receipt_id}"), ("get", "/track/{public_id}")}
 """Of something that nothing but a response names."""
 
 ACCOUNT = {"email": "ann@example.com", "password": "a password of Ann's", "name": "Ann"}
-
-
-@pytest.fixture(scope="module")
-async def runtime() -> AsyncIterator[Runtime]:
-    runtime = Runtime()
-    yield runtime
-    await runtime.aclose()
-    await asyncio.to_thread(runtime.close)
 
 
 @pytest.mark.parametrize("lesson", all_lessons(), ids=lambda lesson: lesson.name)

@@ -241,14 +241,6 @@ async def test_a_verdict_shows_the_heaviest_plan_of_the_last_call(
 # -- as fixtures of a check
 
 
-@pytest.fixture(scope="module")
-async def runtime() -> AsyncIterator[Runtime]:
-    runtime = Runtime()
-    yield runtime
-    await runtime.aclose()
-    await asyncio.to_thread(runtime.close)
-
-
 @pytest.fixture
 def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The large.sql of a lesson, with 2,000 books."""

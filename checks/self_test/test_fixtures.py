@@ -59,8 +59,8 @@ def test_an_unknown_name_gets_both_lists() -> None:
     async def test_typo(tap: Any) -> None: ...
 
     said = (
-        "test_typo asks for 'tap'. A check may ask for: large, launch, wire, shop, explain, alembic, endpoints, app, "
-        "apps, testbed. This lesson's own: provider."
+        "test_typo asks for 'tap'. A check may ask for: large, launch, wire, pgbouncer, server_side, shop, explain, "
+        "alembic, endpoints, app, apps, testbed. This lesson's own: provider."
     )
     with pytest.raises(FixtureError) as refusal:
         order(test_typo, made(provider))

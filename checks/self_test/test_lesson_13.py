@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
-
-import pytest
-
 from checks.kit.lessons.lesson import find_lesson
 from checks.kit.lessons.original import handed_out
 from checks.kit.testbed.releases import release_folder
@@ -16,14 +11,6 @@ from checks.lesson_05.catalog import catalog, differences
 from checks.lesson_13 import old_release
 
 PRODUCTION = find_lesson(13).checks_folder / "production.sql"
-
-
-@pytest.fixture(scope="module")
-async def runtime() -> AsyncIterator[Runtime]:
-    runtime = Runtime()
-    yield runtime
-    await runtime.aclose()
-    await asyncio.to_thread(runtime.close)
 
 
 def test_the_old_release_is_solution_12() -> None:

@@ -12,12 +12,12 @@ import tempfile
 import time
 from typing import Any
 
-from checks.kit.authoring.bench_pgbouncer import find_pgbouncer
 from checks.kit.authoring.bench_proxy import proxy_costs
 from checks.kit.lessons.lesson import Lesson
 from checks.kit.lessons.paths import ROOT
 from checks.kit.lessons.short_folder import short_temporary_folder
 from checks.kit.report import terminal
+from checks.kit.testbed.pgbouncer import HOW_TO_INSTALL, find_pgbouncer
 from checks.kit.testbed.runtime import Runtime
 
 
@@ -48,16 +48,16 @@ def bench(lesson: Lesson, rounds: int) -> None:
     _ratio(out, "save to the first verdict / cold to verdict", first / statistics.median(grades), 0.3)
     _row(out, "workbook watch: save to all verdicts", whole)
     run = Runtime({**os.environ, "DATABASE_URL": ""})  # a server nearby: neither TLS nor a network is measured
-    program = find_pgbouncer()
+    beside_pgbouncer = find_pgbouncer() is not None
     try:
         with out.status("The proxy"):
-            costs = asyncio.run(proxy_costs(run, program))
+            costs = asyncio.run(proxy_costs(run, beside_pgbouncer=beside_pgbouncer))
     finally:
         run.close()
-    if program is None:
+    if not beside_pgbouncer:
         out.print(
             "PgBouncer is not installed, so the proxy is compared with a direct connection only. "
-            "To have both: apt install pgbouncer, or brew install pgbouncer\n"
+            f"To have both: {HOW_TO_INSTALL}\n"
         )
     for cost in costs:
         _row(out, f"{cost.what}, direct", cost.direct)

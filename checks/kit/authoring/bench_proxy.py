@@ -9,9 +9,11 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from checks.kit.authoring.bench_pgbouncer import pgbouncer
+from checks.kit.service.inside.spec import bind_port
+from checks.kit.testbed.pgbouncer import pgbouncer
 from checks.kit.testbed.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -44,8 +46,8 @@ class Cost:
     pgbouncer: float | None = None
 
 
-async def proxy_costs(run: Runtime, program: str | None) -> list[Cost]:
-    """Of a statement, of a unit of work (BEGIN, SELECT, COMMIT), and of a COPY; `program` is PgBouncer, if any."""
+async def proxy_costs(run: Runtime, *, beside_pgbouncer: bool) -> list[Cost]:
+    """Of a statement, of a unit of work (BEGIN, SELECT, COMMIT), and of a COPY."""
     server = run.server()
     async with server.database(SCHEMA, "bench") as database, AsyncExitStack() as stack:
         enter = stack.enter_async_context
@@ -53,8 +55,8 @@ async def proxy_costs(run: Runtime, program: str | None) -> list[Cost]:
             _direct(database, server.address),
             database.url("127.0.0.1", await enter(_proxy(server.address))),
         ]
-        if program is not None:
-            urls.append(database.url("127.0.0.1", await enter(pgbouncer(program, database, server.address))))
+        if beside_pgbouncer:
+            urls.append(database.url("127.0.0.1", await enter(_pgbouncer(run, database, server.address))))
 
         async def cost(
             what: str,
@@ -117,6 +119,23 @@ async def _copy_out(url: str) -> AsyncIterator[Call]:
     connection = await asyncpg.connect(url.replace("postgresql+asyncpg:", "postgresql:"))
     yield lambda: connection.copy_from_table("copied", output=throw_away)
     await connection.close()
+
+
+@asynccontextmanager
+async def _pgbouncer(run: Runtime, database: Database, address: Address) -> AsyncIterator[int]:
+    """The port of a PgBouncer in session mode."""
+    with bind_port() as free:
+        port = free.getsockname()[1]
+    options = {"listen_addr": "127.0.0.1", "listen_port": str(port), "unix_socket_dir": "", "pool_mode": "session"}
+    where = {database.name: f"host={address.host} port={address.port} dbname={database.name}"}
+    made = pgbouncer(run.scratch, where, [database.login], options, run.note_process, owner=_owner(address))
+    async with made:
+        yield port
+
+
+def _owner(address: Address) -> str:
+    """As whom PgBouncer runs, who must be able to reach the server's socket."""
+    return "nobody" if address.socket_path is None else Path(address.socket_path).owner()
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from string import Template
@@ -29,6 +30,13 @@ EXAMPLE_OF_OUTSIDE = """\
 # body = '{"id": "payment-{n}"}'
 """
 """What lesson.toml says where the app calls nobody."""
+
+EXAMPLE_OF_PGBOUNCER = """\
+# [pgbouncer]
+# pool_mode = "transaction"
+# default_pool_size = "2"
+"""
+"""What lesson.toml says where the app connects to PostgreSQL itself."""
 
 
 def new_lesson(number: int, title: str) -> list[Path]:
@@ -61,6 +69,7 @@ def new_lesson(number: int, title: str) -> list[Path]:
         "app_role": str(last.app_role).lower(),
         "worker": f'worker = "{last.worker}"' if last.worker else '# worker = "app.worker"',
         "env": "".join(f"{key} = {json.dumps(value)}\n" for key, value in last.env.items()),
+        "pgbouncer": _settings_of(last.pgbouncer) or EXAMPLE_OF_PGBOUNCER,
         "outside": "\n".join(map(_table, last.outside)) or EXAMPLE_OF_OUTSIDE,
     }
     STATE.mkdir(exist_ok=True)
@@ -70,6 +79,11 @@ def new_lesson(number: int, title: str) -> list[Path]:
         for part, path in targets.items():
             (made / part).rename(path)
     return list(targets.values())
+
+
+def _settings_of(pgbouncer: Mapping[str, str]) -> str:
+    lines = [f"{key} = {json.dumps(value)}" for key, value in pgbouncer.items()]
+    return "\n".join(["[pgbouncer]", *lines, ""]) if lines else ""
 
 
 def _table(entry: OutsideEntry) -> str:

@@ -147,11 +147,11 @@ def docker() -> Finding:
 
 
 def pgbouncer() -> Finding:
-    return _optional(
-        "pgbouncer",
-        "`workbook dev bench` compares the proxy with it",
-        "apt-get install pgbouncer   or   brew install pgbouncer",
-    )
+    from checks.kit.testbed.pgbouncer import HOW_TO_INSTALL, find_pgbouncer
+
+    if path := find_pgbouncer():
+        return Finding(True, f"pgbouncer: {path}")
+    return Finding(None, "pgbouncer is not installed; `workbook dev bench` compares the proxy with it", HOW_TO_INSTALL)
 
 
 def sandbox() -> Finding:
@@ -171,9 +171,3 @@ def notebooks() -> Finding:
     if importlib.util.find_spec("jupyterlab") is None:
         return Finding(False, "JupyterLab is missing", "uv sync")
     return Finding(True, "JupyterLab for the notebooks: jupyter lab notebooks")
-
-
-def _optional(program: str, use: str, fix: str) -> Finding:
-    if path := shutil.which(program):
-        return Finding(True, f"{program}: {path}")
-    return Finding(None, f"{program} is not installed; {use}", fix)

@@ -81,7 +81,8 @@ def _dotenv(testbed: Testbed | None, folder: Path) -> Evidence:
         text = (folder / ".env").read_text(encoding="utf-8", errors="replace")
     except OSError:  # nearly always: there is none
         return evidence
-    of_checks = {"DATABASE_URL", "APP_DATABASE_URL", *(testbed.lesson.settings if testbed else ())}
+    urls = ("DATABASE_URL", "APP_DATABASE_URL", "DIRECT_DATABASE_URL")
+    of_checks = {*urls, *(testbed.lesson.settings if testbed else ())}
     names = [line.removeprefix("export ").partition("=")[0].strip().upper() for line in text.splitlines()]
     evidence.lines.extend(
         Line(f".env sets {name}, as the check does. The app may have read it from there.")

@@ -115,6 +115,11 @@ class Database:
         urls = {"DATABASE_URL": self.url(host, port, login=login)}
         return urls | ({"APP_DATABASE_URL": self.url(host, port, login=self.app)} if self.app else {})
 
+    @property
+    def logins(self) -> list[Login]:
+        """Those as which an app may log in: the owner, and the role that owns nothing, if there is one."""
+        return [self.login, *([self.app] if self.app else [])]
+
     @asynccontextmanager
     async def another_role(self, password: str) -> AsyncIterator[Login]:
         """A role with this password that acts as the ordinary one, so that it owns nothing. Needs CREATEROLE."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from checks.kit.testbed.apps import Apps
     from checks.kit.testbed.endpoints import Endpoints
     from checks.kit.testbed.explain import Explain
+    from checks.kit.testbed.pgbouncer import PgBouncer
     from checks.kit.testbed.shop import Shop
     from checks.kit.testbed.testbed import Testbed
     from checks.kit.wire import Wire
@@ -120,6 +121,25 @@ async def wire(testbed: Testbed) -> AsyncIterator[Wire]:
 
 
 @fixture
+async def pgbouncer(testbed: Testbed) -> AsyncIterator[PgBouncer]:
+    """The PgBouncer of the lesson: `await pgbouncer.restart()`, `await pgbouncer.command("SHOW POOLS")`."""
+    _needs_pgbouncer(testbed)
+    yield testbed.pgbouncer
+
+
+@fixture
+async def server_side(testbed: Testbed) -> AsyncIterator[Wire]:
+    """The proxy between PgBouncer and PostgreSQL; the fixture `wire` is the one between the app and PgBouncer."""
+    _needs_pgbouncer(testbed)
+    yield testbed.server_side
+
+
+def _needs_pgbouncer(testbed: Testbed) -> None:
+    if not testbed.lesson.pgbouncer:
+        raise FixtureError("There is no PgBouncer here: lesson.toml has no table [pgbouncer].")
+
+
+@fixture
 async def shop(testbed: Testbed) -> AsyncIterator[Shop]:
     """The Bookshop's database, empty: `ids = await shop.seed(books=3)` fills it, `shop.count("books")` looks."""
     from checks.kit.testbed.shop import Shop
@@ -157,7 +177,10 @@ async def endpoints(testbed: Testbed) -> AsyncIterator[Endpoints]:
     yield Endpoints(testbed.lesson.endpoints)
 
 
-FIXTURES: Fixtures = {made.name: made for made in (large, launch, wire, shop, explain, alembic, endpoints, app, apps)}
+FIXTURES: Fixtures = {
+    made.name: made
+    for made in (large, launch, wire, pgbouncer, server_side, shop, explain, alembic, endpoints, app, apps)
+}
 """The kit's own. A check, like a fixture, may also ask for `testbed` itself."""
 
 

@@ -98,7 +98,10 @@ class Runtime:
 
         async def load(database: Database) -> None:
             async with self.proxy() as wire:  # whatever the server's address is, drivers understand the proxy's
-                env = settings(lesson, database.environment(wire.host, wire.port))
+                urls = database.environment(wire.host, wire.port)
+                if lesson.pgbouncer:
+                    urls |= past_pgbouncer(database, wire)
+                env = settings(lesson, urls)
                 done = await run_command(self.workspace(folder), env, "alembic", "upgrade", "head")
             if not done.ok:
                 raise AppDidNotStart(done.code, done.output, done.command)
@@ -157,6 +160,11 @@ class Runtime:
         self._finding.add_done_callback(_let_go)
         self._threads.shutdown(wait=True)
         self._run_record.close()
+
+
+def past_pgbouncer(database: Database, wire: Wire) -> dict[str, str]:
+    """The URL of the owner for what must not go through PgBouncer, by the name of its variable."""
+    return {"DIRECT_DATABASE_URL": database.url(wire.host, wire.port)}
 
 
 def settings(lesson: Lesson, urls: Mapping[str, str], *more: Mapping[str, str | None]) -> dict[str, str]:

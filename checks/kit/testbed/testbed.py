@@ -15,7 +15,7 @@ from checks.kit.service.app import START_TIMEOUT, App, AppDidNotStart, running
 from checks.kit.service.command import CompletedCommand, run_command
 from checks.kit.service.process import APP, RunningProcess
 from checks.kit.testbed.evidence import Evidence, Source, collect
-from checks.kit.testbed.runtime import Runtime, settings
+from checks.kit.testbed.runtime import Runtime, past_pgbouncer, settings
 from checks.kit.testbed.schema import explaining_rows, read_schema
 from checks.kit.testbed.shop import Shop, fill
 from checks.kit.testbed.steps import Steps
@@ -27,7 +27,12 @@ if TYPE_CHECKING:
     from checks.kit.testbed.explain import Explain
     from checks.kit.testbed.explain import Login as DatabaseLogin
     from checks.kit.testbed.outside_service import Answering, OutsideService
+    from checks.kit.testbed.pgbouncer import PgBouncer
     from checks.kit.wire import Recording, Wire
+    from checks.kit.wire.proxy import Entrance
+
+PGBOUNCER = "PgBouncer"
+"""What a verdict calls it where it is a client of PostgreSQL."""
 
 
 class Testbed:
@@ -42,6 +47,10 @@ class Testbed:
     wire: Wire
     database: Database
     seen: Recording
+    server_side: Wire
+    """The proxy between PgBouncer and PostgreSQL, where the lesson has a PgBouncer; what goes past it is there, too."""
+    pgbouncer: PgBouncer
+    """The lesson's PgBouncer, if it has one."""
 
     def __init__(self, runtime: Runtime, lesson: Lesson, folder: Path) -> None:
         self.steps = Steps()
@@ -64,7 +73,7 @@ class Testbed:
             databases = await self.runtime.databases(self.lesson, self.folder)
             self.database = await databases.fresh()
             self._stack.callback(databases.give_back, self.database)
-            self.wire = await self._stack.enter_async_context(self.runtime.proxy())
+            self.wire = await self._stack.enter_async_context(self._open_wire())
             self.wire.subscribe(on_fault=self.note)
             self.seen = self._stack.enter_context(self.wire.watching())
             self._stack = self._stack.pop_all()
@@ -72,6 +81,31 @@ class Testbed:
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
+
+    @asynccontextmanager
+    async def _open_wire(self) -> AsyncIterator[Wire]:
+        """The proxy that the app connects to: before PostgreSQL, or before PgBouncer, which has one more behind it."""
+        if not self.lesson.pgbouncer:
+            async with self.runtime.proxy() as wire:
+                yield wire
+            return
+        from checks.kit.testbed.pgbouncer import pgbouncer
+        from checks.kit.wire import open_proxy
+
+        async with self.runtime.proxy() as self.server_side, self.server_side.entrance(PGBOUNCER) as entrance:
+            where = {"*": f"host={self.server_side.host} port={entrance.port}"}  # another database after `fill`
+            async with (
+                pgbouncer(
+                    self.runtime.scratch,
+                    where,
+                    self.database.logins,
+                    self.lesson.pgbouncer,
+                    self.runtime.note_process,
+                ) as self.pgbouncer,
+                open_proxy(self.pgbouncer.address, await self.runtime.port()) as wire,
+            ):
+                self.add_evidence("What PgBouncer wrote", lambda: self.pgbouncer.log.splitlines()[-10:])
+                yield wire
 
     @property
     def processes(self) -> list[RunningProcess]:
@@ -244,12 +278,15 @@ class Testbed:
 
         The event is set when the process has opened a connection.
         """
-        if process == APP:
-            yield self.database.environment(self.wire.host, self.wire.port, login=login), self.wire.main.used
-            return
-        port = await self.runtime.port()
-        async with self.wire.entrance(process, port) as entrance:
-            yield self.database.environment(self.wire.host, entrance.port, login=login), entrance.used
+        async with AsyncExitStack() as stack:
+            entrance: Entrance = self.wire.main
+            if process != APP:
+                port = await self.runtime.port()
+                entrance = await stack.enter_async_context(self.wire.entrance(process, port))
+            urls = self.database.environment(self.wire.host, entrance.port, login=login)
+            if self.lesson.pgbouncer:
+                urls |= past_pgbouncer(self.database, self.server_side)
+            yield urls, entrance.used
 
     async def listen(self) -> socket.socket:
         """A listening socket for a service that the learner's processes call, on 127.0.0.1, in a sandbox too.
