@@ -42,7 +42,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run has come; `seconds_left` is a guess from the run before."""
+    """How far a run has come; `seconds_left` is a guess from the run before and from the pace of this one."""
 
     done: int
     total: int
@@ -69,6 +69,7 @@ def verify(
         durations = Durations()
         todo = durations.longest_first(case for lesson in chosen for case in cases(lesson, scratch) if holds(case))
         left = {case.key: durations.expected(case) for case in todo}
+        whole, began = sum(left.values()), time.perf_counter()
         outcomes: list[Outcome] = []
 
         def graded(case: Case, seconds: float, printed: str, results: list[dict[str, Any]]) -> None:
@@ -77,7 +78,10 @@ def verify(
             if not quick:
                 durations.keep(case, seconds)
             del left[case.key]
-            tell(outcome, Progress(len(outcomes), len(todo), sum(left.values()) / jobs))
+            rest = sum(left.values())
+            # seconds of this run for each that was expected: a busy machine takes longer, and several go on at once
+            pace = (time.perf_counter() - began) / (whole - rest)
+            tell(outcome, Progress(len(outcomes), len(todo), rest * pace))
 
         if todo:
             asyncio.run(_grade_all(todo, jobs, scratch, graded, quick=quick))
