@@ -142,6 +142,23 @@ def diff(
         files.diff(find_lesson(number), peek)
 
 
+@app.command(epilog='Examples: workbook submit; workbook submit 3 4 --name "Anna Right" --out ~/Desktop')
+def submit(
+    numbers: Annotated[
+        list[str] | None,
+        typer.Argument(help="Lessons; those that you have changed if left out.", metavar="LESSON", show_default=False),
+    ] = None,
+    name: Annotated[
+        str, typer.Option(help="Your name, as your instructor knows it; Git's user.name if left out.")
+    ] = "",
+    out: Annotated[Path, typer.Option(help="The folder for the file.")] = Path(),
+) -> None:
+    """Packs your lessons into one .zip file for your instructor, and looks whether it is whole."""
+    from checks.kit.cli import submit as module
+
+    module.submit(numbers or [], name, out.expanduser())
+
+
 @app.command(epilog="Example: workbook cost 3")
 def cost(number: Number, target: Target = "lessons") -> None:
     """What a lesson's requests cost on the wire: as it was handed out, and as it is now."""

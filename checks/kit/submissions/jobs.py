@@ -90,11 +90,7 @@ def without_untouched(submission: Submission) -> Submission:
     A note names them. Another note names files of a lesson as it was handed out that are missing from the submission.
     """
     notes = list(submission.notes)
-    lessons = {
-        number: files
-        for number, files in submission.lessons.items()
-        if _without_line_ends(files) != _without_line_ends(_handed_out(number))
-    }
+    lessons = {number: files for number, files in submission.lessons.items() if not is_untouched(number, files)}
     if untouched := sorted(submission.lessons.keys() - lessons.keys()):
         names = ", ".join(f"lesson_{number:02}" for number in untouched)
         notes.append(f"Unchanged, so counted as not submitted: {names}.")
@@ -103,6 +99,11 @@ def without_untouched(submission: Submission) -> Submission:
             more = f" and {len(missing) - 3} more files" if len(missing) > 3 else ""
             notes.append(f"lesson_{number:02} lacks {', '.join(missing[:3])}{more} of the lesson as handed out.")
     return replace(submission, lessons=lessons, notes=tuple(notes))
+
+
+def is_untouched(number: int, files: Files) -> bool:
+    """Whether the files of a lesson are as they were handed out; line ends do not count."""
+    return _without_line_ends(files) == _without_line_ends(_handed_out(number))
 
 
 @cache
