@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import re
 import shutil
@@ -10,6 +11,7 @@ import socket
 import stat
 import struct
 import subprocess
+import tarfile
 import tempfile
 import zipfile
 import zlib
@@ -43,6 +45,15 @@ def as_zip(path: Path, files: Mapping[str, bytes]) -> Path:
         for name, content in files.items():
             archive.writestr(name, content)
     return path.with_name(f"{path.name}.zip")
+
+
+def as_tar(path: Path, files: Mapping[str, bytes]) -> Path:
+    with tarfile.open(path.with_name(f"{path.name}.tar.gz"), "w:gz") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return path.with_name(f"{path.name}.tar.gz")
 
 
 def as_bundle(path: Path, files: Mapping[str, bytes]) -> Path:
@@ -84,7 +95,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monkey
     assert list(folder.iterdir()) == []
 
 
-@pytest.fixture(params=[as_folder, as_zip, as_bundle], ids=["folder", "zip", "bundle"])
+@pytest.fixture(params=[as_folder, as_zip, as_tar, as_bundle], ids=["folder", "zip", "tar", "bundle"])
 def make(request: pytest.FixtureRequest) -> Make:
     maker: Make = request.param
     return maker
@@ -146,7 +157,7 @@ def test_a_folder_of_submissions_has_a_learner_per_entry(tmp_path: Path, monkeyp
         ("adam", "week 3/adam.ZIP"), ("ann", "week 3/ann.tar.gz"), ("Mia", "week 3/Mia.bundle"), ("Zoe", "week 3/Zoe"),
     ]  # fmt: skip
     assert all(each.lessons == {3: LESSON} for each in got if each.learner != "ann")
-    assert got[1].notes == ("It is a .gz file. Ask for a folder, a .zip or a git .bundle.",)
+    assert got[1].notes == ("It cannot be opened as a .tar file. Ask for it to be sent again.",)
     assert [line.removeprefix("week 3/") for line in skipped] == [
         "grades.csv is not a folder, .zip or .bundle and was skipped.",
         "link is a symbolic link and was skipped.",
@@ -669,3 +680,93 @@ def test_a_bundle_is_no_larger_than_it_may_be(tmp_path: Path) -> None:
     with (tmp_path / "jane.bundle").open("wb") as file:
         file.truncate(100_000_001)
     assert "larger than 100 MB" in only(tmp_path / "jane.bundle").notes[0]
+
+
+@pytest.mark.parametrize(
+    ("folder", "note"),
+    [
+        ("lesson_03", ""),
+        ("Lesson_03", "Lesson_03 was taken for lesson_03."),
+        ("lesson_3", "lesson_3 was taken for lesson_03."),
+        ("Lesson 03 (1)", "Lesson 03 (1) was taken for lesson_03."),
+        ("lesson_03_done", "lesson_03_done was taken for lesson_03."),
+    ],
+)
+def test_a_lesson_has_many_names(make: Make, folder: str, note: str, tmp_path: Path) -> None:
+    got = only(make(tmp_path / "jane", lesson(folder)))
+    assert (got.lessons, got.notes) == ({3: LESSON}, (note,) if note else ())
+
+
+@pytest.mark.parametrize("folder", ["lesson_031", "lesson_", "my lesson_03", "lessons", "lesson_x03", "lesson_3b"])
+def test_other_names_are_no_lesson(make: Make, folder: str, tmp_path: Path) -> None:
+    make(tmp_path / "jane", lesson(folder))
+    assert only(tmp_path).lessons == {}
+
+
+def test_the_right_name_goes_before_others(make: Make, tmp_path: Path) -> None:
+    files = lesson("x/y/lesson_03") | lesson("lesson_03_old", {"a.py": b"old"})
+    got = only(make(tmp_path / "jane", files))
+    assert got.lessons == {3: LESSON}
+    assert got.notes == ("lesson_03 is there 2 times; x/y/lesson_03 was taken.",)
+
+
+@pytest.mark.parametrize("pack", [as_zip, as_tar, as_bundle])
+@pytest.mark.parametrize("outer", [as_zip, as_tar])
+def test_an_archive_in_an_archive_is_read(outer: Make, pack: Make, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    inner = pack(tmp_path / "in" / "mine", lesson("lessons/lesson_03"))
+    got = only(outer(tmp_path / "jane", {f"x/{inner.name}": inner.read_bytes(), "notes.txt": b"-"}))
+    assert (got.lessons, got.notes) == ({3: LESSON}, (f"x/{inner.name} in it was read.",))
+
+
+def test_an_archive_beside_what_a_platform_adds_is_read(tmp_path: Path) -> None:
+    packed = as_zip(tmp_path / "mine", lesson("lessons/lesson_03")).read_bytes()
+    as_folder(tmp_path / "class" / "jane", {"mine.zip": packed, "onlinetext.html": b"<p>Here it is</p>"})
+    assert only(tmp_path / "class").lessons == {3: LESSON}
+    as_folder(tmp_path / "class" / "jane", {"app/main.py": b"app = 1"})
+    got = only(tmp_path / "class")
+    assert (got.lessons, got.notes) == ({3: LESSON}, ("mine.zip in it was read.",))
+
+
+def test_a_note_says_what_there_is_in_place_of_a_lesson(make: Make, tmp_path: Path) -> None:
+    make(tmp_path / "jane", {f"{name}/a.py": b"-" for name in ("app", "b", "c", "d", "e", "f")})
+    assert only(tmp_path).notes[-1] == (
+        "No lesson to grade was found in it. It holds app, b, c, d, e and more; a lesson is a folder lesson_NN, "
+        "best in a folder lessons."
+    )
+
+
+@pytest.mark.parametrize("unpacker", ["gz", "bz2", "xz"])
+def test_a_tar_bomb_is_refused_before_it_fills_the_memory(unpacker: str, tmp_path: Path) -> None:
+    path = tmp_path / f"bomb.tar.{unpacker}"
+    with tarfile.open(path, f"w:{unpacker}") as archive:
+        for number in range(30):
+            member = tarfile.TarInfo(f".git/{number}")
+            member.size = 10_000_000
+            archive.addfile(member, io.BytesIO(bytes(member.size)))
+    assert only(path).notes[0].startswith("It unpacks into more than 200 MB.")
+
+
+def test_a_tar_is_read_as_files_only(tmp_path: Path) -> None:
+    path = tmp_path / "jane.tar"
+    with tarfile.open(path, "w") as archive:
+        for name, kind in (("link", tarfile.SYMTYPE), ("hard", tarfile.LNKTYPE), ("pipe", tarfile.FIFOTYPE)):
+            member = tarfile.TarInfo(f"lesson_03/{name}")
+            member.type, member.linkname = kind, "/etc/passwd"
+            archive.addfile(member)
+        for name in ("lesson_03/app.py", "../lesson_03/evil.py", "/lesson_03/evil.py", "lesson_03/../../evil.py"):
+            member = tarfile.TarInfo(name)
+            member.size = 1
+            archive.addfile(member, io.BytesIO(b"1"))
+    got = only(path)
+    assert got.lessons == {3: {"app.py": b"1"}}
+    assert sum("leads elsewhere" in note for note in got.notes) == 3
+    for kind_name in ("a symbolic link", "a hard link", "a named pipe"):
+        assert any(kind_name in note for note in got.notes), got.notes
+
+
+@pytest.mark.parametrize("cut", [40, 200])
+def test_a_tar_that_is_cut_off_is_one_sentence(cut: int, tmp_path: Path) -> None:
+    path = as_tar(tmp_path / "jane", lesson("lesson_03"))
+    path.write_bytes(path.read_bytes()[:-cut])
+    assert only(path).notes[0] == "It cannot be opened as a .tar file. Ask for it to be sent again."

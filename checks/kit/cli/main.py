@@ -208,7 +208,7 @@ def grade(
     paths: Annotated[
         list[Path],
         typer.Argument(
-            help="Folders of submissions, or single submissions: a folder, a .zip or a git bundle.",
+            help="Folders of submissions, or single submissions: a folder, a .zip, a .tar.gz or a git bundle.",
             metavar="SUBMISSIONS...",
         ),
     ],

@@ -1,9 +1,10 @@
-"""Finds the submissions on disk and reads them: folders, .zip files and git bundles, of which nothing is run.
+"""Finds the submissions on disk and reads them: folders, .zip and .tar files, git bundles, of which nothing is run.
 
 A path that holds lesson_NN, or lessons/lesson_NN, is the submission of one learner. Any other folder holds one
 submission per entry, also if it has a single entry: a wrapping folder, such as GitHub puts into its .zip files, is
 expected inside a submission, not around it. A learner's folder
-that holds nothing but one archive is read as that archive.
+that holds one archive, and beside it at most texts that a platform adds, is read as that archive. An archive that holds
+no lesson and one archive is read as that one.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -19,17 +21,26 @@ from pathlib import Path
 
 from checks.kit.lessons.errors import WorkbookError
 from checks.kit.lessons.paths import display_path
-from checks.kit.report.safe_text import replace_controls
-from checks.kit.submissions.intake import archives, bundles
+from checks.kit.report.safe_text import display_name, replace_controls
+from checks.kit.submissions.intake import archives, bundles, tars
 from checks.kit.submissions.intake.folders import Folder, kind, reason
 from checks.kit.submissions.intake.select import select_files
-from checks.kit.submissions.intake.source import Source, SubmissionUnreadable, is_lesson
-from checks.kit.submissions.model import Submission
+from checks.kit.submissions.intake.source import (
+    MAX_FILE_BYTES,
+    Source,
+    SubmissionUnreadable,
+    ignored,
+    is_lesson,
+)
+from checks.kit.submissions.model import Files, Submission
 
-SUFFIXES = (".zip", ".bundle")
+SUFFIXES = (".zip", ".bundle", *tars.SUFFIXES)
 
-UNSUPPORTED_SUFFIXES = (".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".rar", ".7z", ".py", ".ipynb")
+UNSUPPORTED_SUFFIXES = (".zst", ".rar", ".7z", ".py", ".ipynb")
 """Suffixes of files that somebody submitted, but that cannot be graded; other files are none of the learners'."""
+
+TEXTS = (".html", ".htm", ".txt", ".md", ".pdf", ".rtf", ".docx", ".json")
+"""Suffixes of files that platforms, or learners, put beside an archive."""
 
 MAX_SUBMISSIONS = 5_000
 """Entries of a folder of submissions; a folder with more was probably named by mistake."""
@@ -37,7 +48,10 @@ MAX_SUBMISSIONS = 5_000
 MAX_NOTES = 20
 """Notes on one submission; of more, only their number is given."""
 
-EXPECTED = "Give a folder of submissions, a learner's folder, a .zip or a .bundle."
+MAX_SEEN = 5
+"""Names that a note lists of what is in a submission without a lesson."""
+
+EXPECTED = "Give a folder of submissions, a learner's folder, a .zip, a .tar.gz or a .bundle."
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +77,7 @@ def submissions(
 ) -> list[Submission]:
     """Reads every submission below the paths, with the lessons of these numbers, sorted by learner.
 
-    Each path is a folder of submissions or a single one: a learner's folder, a .zip or a git .bundle. With `one_each`,
+    Each path is a folder of submissions or a single one: a learner's folder, an archive or a git .bundle. With `one_each`,
     every path is a single one, whatever it holds. `on_skip` is called with a sentence for each entry of a folder of
     submissions that is none. A submission that cannot be read has no lessons, and a note with the reason.
 
@@ -134,13 +148,15 @@ def _is_archive(name: str, mode: int) -> bool:
 
 
 def _only_archive(folder: Path) -> str | None:
-    """The archive that is all a learner's folder holds, as learning platforms export it; None if there is more."""
+    """The archive that is a learner's work, as learning platforms export it; None if there are more, or other work."""
     try:
         modes = {name: mode for name, mode in _modes(folder).items() if not name.startswith((".", "__MACOSX"))}
     except WorkbookError:  # reported when the folder itself is read
         return None
-    [name, *others] = modes or [""]
-    return name if not others and name and _is_archive(name, modes[name]) else None
+    found = [name for name, mode in modes.items() if _is_archive(name, mode)]
+    others = modes.keys() - set(found)
+    texts = all(stat.S_ISREG(modes[name]) and Path(name).suffix.lower() in TEXTS for name in others)
+    return found[0] if len(found) == 1 and texts else None
 
 
 def _modes(folder: Path) -> dict[str, int]:
@@ -186,9 +202,12 @@ def _unique_name(location: _Location, taken: set[str]) -> str:
 
 
 def _read(location: _Location, learner: str, lessons: Collection[int]) -> Submission:
+    seen = ""
     try:
         with _open(location) as source:
             files, notes = select_files(source, lessons)
+            if not files:
+                files, notes, seen = _look_inside(source, lessons, notes)
     except SubmissionUnreadable as error:
         return Submission(learner, location.source, {}, (str(error),))
     except OSError as error:
@@ -198,8 +217,28 @@ def _read(location: _Location, learner: str, lessons: Collection[int]) -> Submis
     if len(notes) > MAX_NOTES:
         notes = [*notes[:MAX_NOTES], f"{len(notes) - MAX_NOTES:,} more like these."]
     if not files:
-        notes.append("No lesson to grade was found in it. A lesson is a folder lesson_NN, best in a folder lessons.")
+        notes.append(f"No lesson to grade was found in it. {seen or 'A lesson is a folder lesson_NN.'}")
     return Submission(learner, location.source, files, tuple(notes))
+
+
+def _look_inside(source: Source, lessons: Collection[int], notes: list[str]) -> tuple[dict[int, Files], list[str], str]:
+    """The lessons of the only archive in a submission without a lesson, the notes, and a sentence on what there is."""
+    entries = [entry for entry in source.entries() if not ignored(entry.path)]
+    inner = [entry for entry in entries if not entry.kind and Path(entry.path).suffix.lower() in SUFFIXES]
+    if len(inner) == 1:
+        [content] = source.contents(inner)
+        name = display_name(inner[0].path)
+        if content.trouble or len(content.data) > MAX_FILE_BYTES:
+            return {}, [*notes, f"{name} in it {content.trouble or 'is too large'}: ask for it alone."], ""
+        with tempfile.TemporaryDirectory(prefix="submission-") as folder:
+            path = Path(folder) / f"inner{Path(inner[0].path).suffix.lower()}"
+            path.write_bytes(content.data)
+            with _open(_Location(path, path.name, name, is_folder=False)) as archive:
+                files, more = select_files(archive, lessons)
+        return files, [*notes, f"{name} in it was read.", *more], ""
+    names = sorted({entry.path.split("/")[0] for entry in entries})
+    shown = ", ".join(display_name(name) for name in names[:MAX_SEEN]) + (" and more" if len(names) > MAX_SEEN else "")
+    return {}, notes, f"It holds {shown or 'no files'}; a lesson is a folder lesson_NN, best in a folder lessons."
 
 
 def _open(location: _Location) -> AbstractContextManager[Source]:
@@ -207,5 +246,7 @@ def _open(location: _Location) -> AbstractContextManager[Source]:
         return nullcontext(Folder(location.path))
     suffix = Path(location.name).suffix.lower()
     if suffix in UNSUPPORTED_SUFFIXES:
-        raise SubmissionUnreadable(f"It is a {suffix} file. Ask for a folder, a .zip or a git .bundle.")
-    return archives.opened(location.path) if suffix == ".zip" else bundles.opened(location.path)
+        raise SubmissionUnreadable(f"It is a {suffix} file. Ask for a folder, a .zip, a .tar.gz or a git .bundle.")
+    if suffix == ".zip":
+        return archives.opened(location.path)
+    return bundles.opened(location.path) if suffix == ".bundle" else tars.opened(location.path)

@@ -19,6 +19,7 @@ from checks.kit.submissions.intake.source import (
     SubmissionUnreadable,
     ignored,
     is_lesson,
+    lesson_of,
 )
 from checks.kit.submissions.model import Files
 
@@ -77,7 +78,7 @@ def _by_lesson(entries: list[Entry], notes: list[str]) -> dict[str, dict[str, li
         parts = entry.path.split("/")
         depth = next((depth for depth, name in enumerate(parts) if is_lesson(name)), len(parts))
         if depth < len(parts) - 1:
-            file = _File(entry, parts[depth], "/".join(parts[depth + 1 :]))
+            file = _File(entry, lesson_of(parts[depth]), "/".join(parts[depth + 1 :]))
             by_lesson.setdefault(file.lesson, {}).setdefault("/".join(parts[: depth + 1]), []).append(file)
         elif entry.trouble:
             notes.append(f"{display_name(entry.path)} was left out: {entry.trouble}.")
@@ -87,15 +88,17 @@ def _by_lesson(entries: list[Entry], notes: list[str]) -> dict[str, dict[str, li
 
 
 def _choose_folder(name: str, folders: dict[str, list[_File]], notes: list[str]) -> list[_File]:
-    """The lesson's files in one of the folders: in a folder `lessons` if there is one, else the least deep."""
+    """The lesson's files in one of the folders: of its own name, in a folder `lessons`, and else the least deep."""
 
-    def rank(folder: str) -> tuple[bool, int, str]:
+    def rank(folder: str) -> tuple[bool, bool, int, str]:
         parts = folder.split("/")
-        return parts[-2:-1] != ["lessons"], len(parts), folder
+        return parts[-1] != name, parts[-2:-1] != ["lessons"], len(parts), folder
 
     best = min(folders, key=rank)
     if len(folders) > 1:
         notes.append(f"{name} is there {len(folders)} times; {display_name(best)} was taken.")
+    elif best.split("/")[-1] != name:
+        notes.append(f"{display_name(best)} was taken for {name}.")
     return folders[best]
 
 

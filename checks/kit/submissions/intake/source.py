@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -63,10 +64,19 @@ class Source(Protocol):
         """The contents of the chosen entries, in their order: regular files, no path twice."""
 
 
+LESSON = re.compile(r"lesson[ _-]?0*([0-9]{1,2})(?![0-9])([ _(-].*)?", re.IGNORECASE | re.DOTALL)
+"""How learners name a lesson's folder: `lesson_03`, `Lesson 3`, `lesson_03_done`, `lesson_03 (1)`."""
+
+
+def lesson_of(name: str) -> str:
+    """The lesson, as `lesson_03`, that a folder of this name holds; "" if it holds none."""
+    match = LESSON.fullmatch(name)
+    return f"lesson_{int(match[1]):02}" if match else ""
+
+
 def is_lesson(name: str) -> bool:
-    """Whether a folder of this name holds a lesson: `lesson_` and two digits."""
-    digits = name.removeprefix("lesson_")
-    return name != digits and len(digits) == 2 and digits.isascii() and digits.isdecimal()
+    """Whether a folder of this name holds a lesson."""
+    return bool(lesson_of(name))
 
 
 def ignored(path: str) -> bool:
