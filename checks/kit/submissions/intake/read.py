@@ -77,9 +77,9 @@ def submissions(
 ) -> list[Submission]:
     """Reads every submission below the paths, with the lessons of these numbers, sorted by learner.
 
-    Each path is a folder of submissions or a single one: a learner's folder, an archive or a git .bundle. With `one_each`,
-    every path is a single one, whatever it holds. `on_skip` is called with a sentence for each entry of a folder of
-    submissions that is none. A submission that cannot be read has no lessons, and a note with the reason.
+    Each path is a folder of submissions or a single one: a learner's folder, an archive or a git .bundle. With
+    `one_each`, every path is a single one, whatever it holds. `on_skip` is called with a sentence for each entry of a
+    folder of submissions that is none. A submission that cannot be read has no lessons, and a note with the reason.
 
     Raises WorkbookError for a path that is missing or holds no submission, and for bundles if git is not installed.
     """
