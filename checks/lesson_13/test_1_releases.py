@@ -42,6 +42,7 @@ async def test_the_old_release_can_come_back(deploy):
     await deploy.upgrade("0014")
     new = await deploy.new()
     await deploy.backfill()
+    await deploy.failures(old, old=True)  # so its connections have prepared statements
     await deploy.upgrade("head")
     stored = await store(new)
     failed = await deploy.failures(old, old=True)
