@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 MANY = 5000
-"""Rows: a fifth of what most of the large tables have."""
+"""Rows: less than half of what most of the large tables have."""
 
 READERS_WAIT = ("AccessExclusiveLock",)
 WRITERS_WAIT = ("ShareLock", "ShareRowExclusiveLock", "ExclusiveLock", *READERS_WAIT)

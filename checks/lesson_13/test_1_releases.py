@@ -1,6 +1,7 @@
 """Lesson 13: a deploy while the shop is open. Here: what the two releases do beside each other."""
 
 from checks.kit.report import expect
+from checks.lesson_13.fixtures import asked
 
 DOWN = "Customers of the shop read an error page while the deploy is under way, and somebody is called at night."
 BACK = "Something is wrong with the new release, and the old one does not work any more either. The shop is down."
@@ -41,11 +42,13 @@ async def test_the_old_release_can_come_back(deploy):
     await deploy.upgrade("0014")
     new = await deploy.new()
     await deploy.backfill()
+    await deploy.failures(old, old=True)  # so its connections have prepared statements
     await deploy.upgrade("head")
     stored = await store(new)
+    failed = await deploy.failures(old, old=True)
+    expect_none(failed, "the old release", "after `alembic upgrade head`", BACK)
     for process, which in ((old, "a process that was there before"), (await deploy.old(), "one that starts now")):
         name = f"the old release ({which})"
-        expect_none(await deploy.failures(process, old=True), name, "after `alembic upgrade head`", BACK)
         for path, fields in stored.items():
             response = await process.get(path)
             expect(
@@ -76,7 +79,7 @@ async def test_both_columns_agree(deploy):
     await put(new, kept[3], 18)
     for code, percent in ((kept[2], 16), ("NEW-2", 15), (kept[3], 18)):
         await expect_read(deploy, (old, new), code, percent, "before the backfill")
-    await changed_meanwhile(deploy, old, new)
+    await changed_meanwhile(deploy, old, new, kept)
     await expect_equal(deploy, "after the backfill")
     await expect_written(deploy, old, new, kept, "after the backfill", 20)
     expect((await old.delete(f"/coupons/{withdrawn}")).ok, f"The old release cannot withdraw {withdrawn}.",
@@ -86,16 +89,14 @@ async def test_both_columns_agree(deploy):
     await expect_written(deploy, old, new, kept, "after `alembic upgrade head`", 40)
 
 
-async def changed_meanwhile(deploy, old, new):
-    """Both releases change coupons while the backfill is about to write them."""
-    first, second = await untouched(deploy, 2)
+async def changed_meanwhile(deploy, old, new, filled):
+    """Both releases change coupons while the backfill is about to write some, also coupons that have both values."""
+    codes = [*await untouched(deploy, 2), filled[0], filled[2]]
+    wanted = {code: (app, 71 + n) for n, (app, code) in enumerate(zip((old, new, old, new), codes, strict=True))}
     sent = []
 
     async def change():
-        now = [
-            app.start_request("PUT", f"/coupons/{code}", json={"percent": percent})
-            for app, code, percent in ((old, first, 71), (new, second, 72))
-        ]
+        now = [app.start_request("PUT", f"/coupons/{code}", json={"percent": n}) for code, (app, n) in wanted.items()]
         sent.extend(now)
         return now
 
@@ -104,8 +105,8 @@ async def changed_meanwhile(deploy, old, new):
         response = await request.task
         expect(response.ok, f"During the backfill: {response}", because=DOWN, section=SECTION)
     if sent:
-        await expect_read(deploy, (old, new), first, 71, "after the backfill")
-        await expect_read(deploy, (old, new), second, 72, "after the backfill")
+        for code, (_, percent) in wanted.items():
+            await expect_read(deploy, (old, new), code, percent, "after the backfill")
 
 
 async def expect_written(deploy, old, new, codes, when, percent):
@@ -132,7 +133,7 @@ async def expect_read(deploy, releases, code, percent, when):
     if percent is None:
         percent = await deploy.shop.value("SELECT percent FROM coupons WHERE code = $1 AND active", code)
     for process in releases:
-        response = await process.get(f"/coupons/{code}")
+        response = await asked(process, "GET", f"/coupons/{code}")
         expect(
             response.ok and response["percent"] == percent,
             f"Coupon {code} has {percent} percent. {when.capitalize()}, to {process.process.name}: {response}",
@@ -142,7 +143,7 @@ async def expect_read(deploy, releases, code, percent, when):
 
 
 async def put(process, code, percent):
-    response = await process.put(f"/coupons/{code}", json={"percent": percent})
+    response = await asked(process, "PUT", f"/coupons/{code}", json={"percent": percent})
     expect(
         response.ok and response["percent"] == percent,
         f"{percent} percent, to {process.process.name}: {response}",

@@ -57,9 +57,10 @@ async def expect_served(deploy, target):
             await beside_a_transaction(deploy, held, process, tried, send)
         await expect_end(process, target)
         progress = process.exit.result() != 0 and len(tried) > before
-    if process.exit.result() == 0:
-        await expect_at(deploy, target)
+    reached = await deploy.revision() if process.exit.result() == 0 else None
     await deploy.upgrade(target)
+    if reached is not None:
+        await expect_at(deploy, target, reached)
 
 
 async def beside_a_transaction(deploy, held, process, tried, send):
@@ -77,8 +78,7 @@ async def beside_a_transaction(deploy, held, process, tried, send):
             held.release_one()
             if not await waits(deploy, held, process):
                 continue
-            responses = await asyncio.gather(*(request.task for request in send()))
-            failed = [str(response) for response in responses if not response.ok]
+            failed = await failures(send())
             expect(
                 not failed,
                 f"Somebody's transaction was open, and used {', '.join(in_use)}. `{short(text)}` waited for it, and "
@@ -91,6 +91,12 @@ async def beside_a_transaction(deploy, held, process, tried, send):
             use_more = None
     if process.exit.done() and process.exit.result() != 0:
         tried.add(text)
+
+
+async def failures(requests):
+    """The responses that are errors, as text."""
+    responses = await asyncio.gather(*(request.task for request in requests))
+    return [str(response) for response in responses if not response.ok]
 
 
 async def comes(held, process, within=20):
@@ -125,14 +131,12 @@ async def expect_end(process, target):
     )
 
 
-async def expect_at(deploy, target):
-    """Alembic has said that it is done: it is."""
-    done = await deploy.testbed.command("alembic", "current")
-    reached = "(head)" if target == "head" else target
+async def expect_at(deploy, target, reached):
+    """Alembic has said that it is done: it was, and nothing was left to do when it was started again."""
+    wanted = target if target != "head" else await deploy.revision()
     expect(
-        reached in done.output,
-        f"`alembic upgrade {target}` ended with exit code 0, and the database is not at {target}. `alembic current` "
-        f"says: {done.output.strip()}",
+        reached == wanted,
+        f"`alembic upgrade {target}` ended with exit code 0, and the database was at revision {reached}, not {wanted}.",
         because=WRONG_EXIT_CODE,
         section="The lock queue",
     )

@@ -1,6 +1,7 @@
 """Lesson 13: a deploy while the shop is open. Here: the rows that were there before."""
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -19,7 +20,7 @@ WRITTEN = """
 """How many rows of a table the transaction has written that wrote most of them; without those that were there."""
 
 TABLES = ("orders", "coupons", "receipts", "outbox")
-MIDDLE = "SELECT id FROM orders ORDER BY id OFFSET 12500 LIMIT 1"
+MIDDLE = "SELECT id FROM orders ORDER BY id OFFSET 6250 LIMIT 1"
 CHANGED = """
     UPDATE orders SET status = status WHERE id IN (
         SELECT id FROM orders WHERE id % 3 = 0 FOR NO KEY UPDATE SKIP LOCKED
@@ -39,17 +40,28 @@ async def test_a_link_stays(deploy, wire):
     orders = await deploy.shop.rows("SELECT id FROM orders WHERE customer_id = $1 ORDER BY id", CUSTOMER)
     mine = [row["id"] for row in (*orders[:4], *orders[-4:])]
     links = {mine[0]: await asked_twice(deploy, wire, new, mine[0], customer)}
-    asked = []
+    asked = {}
+
+    def ask(order):
+        asked[order] = new.start_request("GET", f"/orders/{order}/tracking", **customer)
+        return asked[order]
 
     async def pay_and_ask():
         with deploy.transaction(CHANGED) as customers:
             customers.commit()
-        if not asked:
-            asked.extend(new.start_request("GET", f"/orders/{order}/tracking", **customer) for order in mine[1:])
-        return asked
+        return [] if asked else [ask(order) for order in mine[4:]]
 
-    await deploy.backfill_while("orders", pay_and_ask)
-    links |= {order: given(await request.task) for order, request in zip(mine[1:], asked, strict=False)}
+    @contextlib.asynccontextmanager
+    async def ask_for_one():
+        async with wire.hold(lambda one: one.commits and one.process == new.process.name, limit=1) as commit:
+            another = next(order for order in mine[1:] if order not in asked)  # at each attempt of the backfill
+            await commit.wait_for_or(ask(another).task)
+            yield
+
+    await deploy.backfill_while("orders", pay_and_ask, ask_for_one)
+    for order, request in asked.items():
+        response = await request.task
+        links[order] = response["public_id"] if response.ok else await link_of(new, order, customer)
     await expect_filled(deploy, "after the backfill")
     book = await deploy.shop.value("SELECT min(id) FROM books")
     for process in (old, new):
@@ -90,7 +102,7 @@ async def test_no_transaction_writes_many_rows(large_deploy):
 
 
 @pytest.mark.start_early
-async def test_a_killed_backfill_goes_on(large_deploy):
+async def test_a_killed_backfill_goes_on(large_deploy, wire):
     """If the backfill is killed, what it has done stays done. The next one does the rest and ends with exit code 0."""
     deploy = large_deploy
     await deploy.upgrade("0014")
@@ -122,8 +134,12 @@ async def test_a_killed_backfill_goes_on(large_deploy):
         because="With the rows of production a backfill takes hours. One that is interrupted begins anew, each time.",
         section="Interrupted and resumed",
     )
+    async with wire.hold(lambda statement: statement.commits and "backfill" in statement.process, limit=1) as commit:
+        another = await deploy.start("app.backfill")
+        if await commit.wait_for_or(another.exit):
+            await kill(another, wire)
     await deploy.backfill()
-    await expect_filled(deploy, "after a second backfill")
+    await expect_filled(deploy, "after a backfill that was killed twice, once before a COMMIT, and begun anew")
 
 
 async def test_two_backfills_do_no_harm(deploy, wire):

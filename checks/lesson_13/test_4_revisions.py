@@ -10,6 +10,8 @@ STUCK = "The deploy can go neither on nor back. Somebody has to change productio
 BUILDING = re.compile(r"\bCREATE\s+(UNIQUE\s+)?INDEX\b|\bREINDEX\b", re.IGNORECASE)
 UNUSABLE = "Two orders may get one link, and each search by link reads the whole table. Nobody is told."
 INVALID = "SELECT indexrelid::regclass::text AS name FROM pg_index WHERE NOT indisvalid"
+HALF_BUILT = "SELECT count(*) > 0 FROM pg_index WHERE indisready AND NOT indisvalid"
+CHANGE = "UPDATE orders SET status = status WHERE id = (SELECT max(id) FROM orders)"
 NOT_VALIDATED = """
     SELECT conname AS name FROM pg_constraint WHERE NOT convalidated AND connamespace = 'public'::regnamespace
 """
@@ -112,18 +114,16 @@ async def to_the_end(deploy):
 
 
 async def expect_resumed(deploy, target):
-    """Each attempt is killed before its second COMMIT; the first one lets the next attempt begin further on."""
-    wire = deploy.testbed.wire
+    """Kills Alembic before each of its COMMITs, until it ends.
+
+    An attempt that is killed before its first COMMIT leaves all as it was. So the next one is killed a COMMIT later,
+    unless the database has reached another revision: from there the next attempt begins.
+    """
+    revision, number = await deploy.revision(), 1
     for attempt in range(1, 30):
-        async with wire.hold(lambda statement: statement.commits and "alembic" in statement.process) as commits:
-            process = await deploy.start("alembic", "upgrade", target)
-            if await commits.wait_for_or(process.exit):
-                commits.release_one()
-                if await commits.wait_for_or(process.exit):
-                    await deploy.kill(process)
-        await asyncio.wait({process.exit}, timeout=20)
+        process = await killed_before_commit(deploy, target, number)
         if process.exit.done() and process.exit.result() == 0:
-            break
+            return
         expect(
             process.exit.done() and process.exit.result() < 0,
             f"`alembic upgrade {target}` was killed before a COMMIT, {attempt - 1} times. The next one ended with an "
@@ -131,23 +131,58 @@ async def expect_resumed(deploy, target):
             because=STUCK,
             section="Interrupted and resumed",
         )
+        before, revision = revision, await deploy.revision()
+        number = number + 1 if revision == before else 2
+    await deploy.upgrade(target)
+
+
+async def killed_before_commit(deploy, target, number):
+    """Alembic, killed before its COMMIT of this number; or ended, if it has fewer."""
+    async with deploy.testbed.wire.hold(lambda one: one.commits and "alembic" in one.process) as commits:
+        process = await deploy.start("alembic", "upgrade", target)
+        while number and await commits.wait_for_or(process.exit):
+            number -= 1
+            if number:
+                commits.release_one()
+            else:
+                await deploy.kill(process)
+    await asyncio.wait({process.exit}, timeout=20)
+    return process
 
 
 async def interrupt_an_index(deploy, wire, target):
-    """Kills Alembic while a statement that builds an index waits for somebody who changes an order: each one once."""
+    """Kills Alembic while a statement builds an index: each one once."""
     killed = set()
-    for _ in range(5):
+    for _ in range(6):
         async with wire.hold(lambda statement: building(statement) and statement.text not in killed, limit=1) as held:
             process = await deploy.start("alembic", "upgrade", target)
             if not await held.wait_for_or(process.exit):
                 break
-            killed.add(held.waiting[0].text)
-            with deploy.transaction("UPDATE orders SET status = status WHERE id = (SELECT max(id) FROM orders)"):
-                held.release()
-                await deploy.waits_or_ends(process)
-                await deploy.kill(process)
+            text = held.waiting[0].text
+            if await killed_half_way(deploy, held, process):
+                killed.add(text)
     await asyncio.wait({process.exit}, timeout=20)
-    await deploy.upgrade(target)
+    if not process.exit.done() or process.exit.result() != 0:
+        await deploy.upgrade(target)
+
+
+async def killed_half_way(deploy, held, process):
+    """Kills Alembic when its index is built and not validated. False if it gave up before.
+
+    CREATE INDEX CONCURRENTLY waits for the writers of the table twice: before it builds the index, and before it looks
+    for rows that the index lacks. In between the index is not valid, and it is ready: it is kept up to date.
+    """
+    with deploy.transaction(CHANGE) as first, deploy.in_use(["orders"]) as use_orders:
+        held.release()
+        await deploy.waits_or_ends(process)
+        concurrently = use_orders()  # else the statement stops writers, and it waits for its lock only
+        if concurrently:
+            first.commit()
+            while not await deploy.shop.value(HALF_BUILT) and not process.exit.done():
+                await asyncio.wait({process.exit}, timeout=0.01)
+        half_way = not concurrently or await deploy.shop.value(HALF_BUILT)
+        await deploy.kill(process)
+    return half_way
 
 
 def building(statement):

@@ -27,6 +27,17 @@ async def test_production_has_the_tables_of_solution_12(runtime: Runtime) -> Non
         assert await testbed.database.admin.fetchval("SELECT version_num FROM alembic_version") == "0013"
 
 
+async def test_a_database_that_was_replaced_is_free_at_once(runtime: Runtime) -> None:
+    lesson = find_lesson(13)
+    async with open_testbed(runtime, lesson, lesson.solution) as testbed:
+        replaced = testbed.database
+        await testbed.fill(PRODUCTION)
+        async with open_testbed(runtime, lesson, lesson.solution) as another:
+            assert another.database is replaced is not testbed.database
+            await another.fill(PRODUCTION)
+    assert await (await runtime.databases(lesson, lesson.solution)).fresh() is replaced
+
+
 async def test_a_release_serves_beside_the_app(runtime: Runtime) -> None:
     lesson = find_lesson(13)
     async with open_testbed(runtime, lesson, lesson.solution) as testbed:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from checks.kit.lessons.lesson import Lesson
     from checks.kit.postgres import Database
     from checks.kit.postgres.connect import Login as ServerLogin
+    from checks.kit.postgres.databases import Databases
     from checks.kit.testbed.explain import Explain
     from checks.kit.testbed.explain import Login as DatabaseLogin
     from checks.kit.testbed.outside_service import Answering, OutsideService
@@ -67,12 +68,13 @@ class Testbed:
         self._evidence: list[tuple[str, Source]] = []
         self._stack = AsyncExitStack()
         self._opening = asyncio.Lock()  # two processes may start at once
+        self._replaced = False
 
     async def __aenter__(self) -> Self:
         async with self._stack:
             databases = await self.runtime.databases(self.lesson, self.folder)
             self.database = await databases.fresh()
-            self._stack.callback(databases.give_back, self.database)
+            self._stack.callback(self._give_back, databases)
             self.wire = await self._stack.enter_async_context(self._open_wire())
             self.wire.subscribe(on_fault=self.note)
             self.seen = self._stack.enter_context(self.wire.watching())
@@ -81,6 +83,10 @@ class Testbed:
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
+
+    def _give_back(self, databases: Databases) -> None:
+        if not self._replaced:
+            databases.give_back(self.database)
 
     @asynccontextmanager
     async def _open_wire(self) -> AsyncIterator[Wire]:
@@ -122,7 +128,11 @@ class Testbed:
 
         Raises RowsDoNotFit if the tables do not take them.
         """
-        self.database = await self.filled(*scripts)
+        databases = await self.runtime.databases(self.lesson, self.folder)
+        filled = await self.filled(*scripts)
+        if not self._replaced:
+            databases.give_back(self.database)  # at once: another check may have it, in place of a new one
+        self.database, self._replaced = filled, True
 
     async def filled(self, *scripts: Path) -> Database:
         """One more database with the rows of SQL scripts, beside the one of the check; see `fill`."""
