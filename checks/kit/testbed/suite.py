@@ -181,7 +181,7 @@ class Suite:
         self._folder = folder
         self._tests = {name: data for name, data in read_tree(folder).items() if not name.startswith(APP)}
         self._started: dict[str, asyncio.Task[Any]] = {}
-        self._room = asyncio.Semaphore(max(2, os.cpu_count() or 1))
+        self._room = asyncio.Semaphore(1 + max(2, os.cpu_count() or 1))  # a run waits for the disk now and then
         self._folders = _own_folder(lesson)
         runtime.at_end(self._close)
 
