@@ -49,6 +49,7 @@ class Judge:
 
     async def as_it_is(self):
         """The run against the shop that the lesson hands out, what was there before it, and what after."""
+        await self.two_at_once()
         return await self.suite.once("as it is", self._as_it_is)
 
     async def _as_it_is(self):
@@ -65,6 +66,7 @@ class Judge:
 
     async def other_shops(self):
         """The runs against the other right shops, with what each does in another way."""
+        await self.two_at_once()
         apps = other_apps(self.testbed.lesson, "apps").values()
         runs = await asyncio.gather(*(self.suite.against(app) for app in apps))
         return list(zip(apps, runs, strict=True))
@@ -120,6 +122,7 @@ class Judge:
 
     async def orders(self):
         """A second run on the server of the first one, in other orders."""
+        await self.two_at_once()
         return await self.suite.once("orders", self._orders)
 
     async def _orders(self):
@@ -129,7 +132,14 @@ class Judge:
             )
 
     async def two_at_once(self):
-        """Two runs with one DATABASE_URL, which meet after the fixtures of each test."""
+        """Two runs with one DATABASE_URL, which meet after the fixtures of each test.
+
+        They come before all others. If they disturb each other, the others would, too: a port is one for all of them.
+        Then only one run goes on at a time from here on, so that each check sees its own fault.
+        """
+        return await self.suite.once("two at once", self._two_at_once)
+
+    async def _two_at_once(self):
         async with self.suite.place() as place, Meeting(await self.testbed.listen()) as meeting:
 
             async def run(name):
@@ -140,7 +150,10 @@ class Judge:
 
             first = asyncio.ensure_future(run("first"))
             await meeting.begun("first")
-            return await asyncio.gather(first, run("second"))
+            both = await asyncio.gather(first, run("second"))
+        if not all(run.is_green() for run in both):
+            self.suite.one_at_a_time()
+        return both
 
 
 def fell_over(run, distrusted):

@@ -195,6 +195,10 @@ class Suite:
         """Runs the tests against an app, once for each app and options."""
         return await self.once(f"{app.name} {options}", lambda: self._against(app, *options))  # type: ignore[no-any-return]
 
+    def one_at_a_time(self) -> None:
+        """From now on only one run goes on at a time. To be called while none does."""
+        self._room = asyncio.Semaphore(1)
+
     async def _against(self, app: OtherApp, *options: str) -> SuiteRun:
         async with self.place() as place:
             return await self.run(place, app, *options)
