@@ -7,5 +7,5 @@ from checks.lesson_14.judge import Judge
 
 @fixture
 async def tests(testbed):
-    """The tests of the learner: `await tests.survivors("stored")` runs them against the shops of that list."""
+    """The tests of the learner: `await tests.other_shops()` runs them against the right ones."""
     yield Judge(testbed, suite_of(testbed))

@@ -6,6 +6,7 @@ from checks.kit.lessons.words import plural
 from checks.kit.postgres.database import SCHEMA_FINGERPRINT_SQL
 from checks.kit.report import expect
 from checks.kit.testbed.suite import other_apps, the_app
+from checks.lesson_14.meeting import Meeting
 
 BROKEN = {
     "stored": ("order_not_stored", "price_of_today", "gift_without_mail"),
@@ -17,9 +18,25 @@ BROKEN = {
 }
 """Broken shops, by the check that asks whether the tests notice them."""
 
-ORDERS = ("reversed", "shuffled:1")
+ORDERS = {"reversed": "the opposite order", "shuffled:1": "a random order"}
+"""What the plugin calls an order, and what we call it."""
 
-TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1"
+GREEN = "no test failed"
+
+SYSTEM = "'^(pg_|information_schema$)'"
+"""Names of PostgreSQL's own schemas, and of those that end with a session."""
+
+TABLES = f"""
+    SELECT format('%I.%I', schemaname, tablename) AS name, tablename AS called FROM pg_tables
+     WHERE schemaname !~ {SYSTEM}
+"""
+
+SEQUENCES = f"""
+    SELECT format('%I.%I %s', schemaname, sequencename, last_value) AS row FROM pg_sequences
+     WHERE schemaname !~ {SYSTEM}
+"""
+
+SCHEMAS = f"SELECT nspname AS row FROM pg_namespace WHERE nspname !~ {SYSTEM}"
 
 
 class Judge:
@@ -32,6 +49,7 @@ class Judge:
 
     async def as_it_is(self):
         """The run against the shop that the lesson hands out, what was there before it, and what after."""
+        await self.two_at_once()
         return await self.suite.once("as it is", self._as_it_is)
 
     async def _as_it_is(self):
@@ -40,8 +58,15 @@ class Judge:
             run = await self.suite.run(place, self.shop)
             return run, before, await state(place), await place.maker.made()
 
+    async def as_it_is_with_tests(self, *, because, section):
+        """What `as_it_is` returns, if a test passed: else nobody can tell what a run leaves, or how much it asks."""
+        run, *rest = await self.as_it_is()
+        expect(run.passed(), f"On the shop as it is: {run.why_not_green()}", because=because, section=section)
+        return run, *rest
+
     async def other_shops(self):
         """The runs against the other right shops, with what each does in another way."""
+        await self.two_at_once()
         apps = other_apps(self.testbed.lesson, "apps").values()
         runs = await asyncio.gather(*(self.suite.against(app) for app in apps))
         return list(zip(apps, runs, strict=True))
@@ -70,16 +95,16 @@ class Judge:
         )
         distrusted, missed, runs = set(await self.distrusted()), [], await self.broken(promises)
         for app, run in runs:
-            caught = run.caught(but=distrusted)
-            if caught:
-                self._lines.append(f"caught    {app.about}\n          by {caught}")
+            if caught := run.caught(but=distrusted):
+                self._lines.append(f"noticed      {app.about}\n             by {caught}")
                 continue
-            why = run.trouble() or (f"fell over: {run.failed()[0]}" if fell_over(run, distrusted) else "survived")
-            missed.append(f"{app.about} ({'survived' if why == 'survived' else 'the suite fell over'})")
-            self._lines.append(f"missed    {app.about}\n          {why}")
+            why = run.trouble() or (f"the suite fell over: {run.failed()[0]}" if fell_over(run, distrusted) else GREEN)
+            missed.append(f"{app.about} ({GREEN if why == GREEN else 'the suite fell over'})")
+            self._lines.append(f"not noticed  {app.about}\n             {why}")
         expect(
             not missed,
-            f"{plural(len(runs) - len(missed), 'broken shop')} of {len(runs)} caught. Not caught: {'; '.join(missed)}.",
+            f"{len(runs) - len(missed)} of {plural(len(runs), 'broken shop')} noticed. "
+            f"Not noticed: {'; '.join(missed)}.",
             because=because,
             section=section,
         )
@@ -90,13 +115,14 @@ class Judge:
         for said, run, order in runs:
             if run.is_green(order):
                 continue
-            red.append(f"{said}: {run.why_not_green(order)}")
+            red.append(f"{said[0].upper()}{said[1:]}: {run.why_not_green(order).rstrip('.')}.")
             self._lines.append(red[-1])
             self._lines += [failed.text for failed in run.failed(order)[:1]] or run.log.splitlines()[-20:]
         expect(not red, " ".join(red[:3]), because=because, section=section)
 
     async def orders(self):
         """A second run on the server of the first one, in other orders."""
+        await self.two_at_once()
         return await self.suite.once("orders", self._orders)
 
     async def _orders(self):
@@ -106,31 +132,28 @@ class Judge:
             )
 
     async def two_at_once(self):
-        """Two runs with one DATABASE_URL. Each waits after the fixtures of its first test until the other is as far."""
-        listener = await self.testbed.listen()
-        host, port = listener.getsockname()
-        meeting, all_there, came = [], asyncio.Event(), asyncio.Event()
+        """Two runs with one DATABASE_URL, which meet after the fixtures of each test.
 
-        async def arrived(_reader, writer):
-            meeting.append(writer)
-            came.set()
-            if len(meeting) == 2:
-                all_there.set()
-            await all_there.wait()
-            writer.write(b"!")
-            writer.close()
+        They come before all others. If they disturb each other, the others would, too: a port is one for all of them.
+        Then only one run goes on at a time from here on, so that each check sees its own fault.
+        """
+        return await self.suite.once("two at once", self._two_at_once)
 
-        server = await asyncio.start_server(arrived, sock=listener)
-        async with self.suite.place() as place:
-            options = (f"--kit-meet={host}:{port}",)
-            first = asyncio.ensure_future(self.suite.run(place, self.shop, *options, called="first"))
-            second = asyncio.ensure_future(self.suite.run(place, self.shop, *options, called="second"))
-            for run in (first, second):
-                run.add_done_callback(lambda _: all_there.set())  # nobody waits for one that has ended
-            try:
-                return await asyncio.gather(first, second)
-            finally:
-                server.close()
+    async def _two_at_once(self):
+        async with self.suite.place() as place, Meeting(await self.testbed.listen()) as meeting:
+
+            async def run(name):
+                try:
+                    return await self.suite.run(place, self.shop, meeting.option(name), called=name, passes=3)
+                finally:
+                    await meeting.end(name)
+
+            first = asyncio.ensure_future(run("first"))
+            await meeting.begun("first")
+            both = await asyncio.gather(first, run("second"))
+        if not all(run.is_green() for run in both):
+            self.suite.one_at_a_time()
+        return both
 
 
 def fell_over(run, distrusted):
@@ -138,9 +161,16 @@ def fell_over(run, distrusted):
 
 
 async def state(place):
-    """What is in the developer's database: a text for each table, and one for the tables themselves."""
-    found = {"the tables": await place.shop.value(SCHEMA_FINGERPRINT_SQL)}
-    for row in await place.shop.rows(TABLES):
-        rows = await place.shop.rows(f'SELECT t::text AS row FROM public."{row["tablename"]}" t')
-        found[row["tablename"]] = sorted(one["row"] for one in rows)
+    """What is in the developer's database: a value for the rows of each table, and for all that is no row."""
+
+    async def texts(query):
+        return sorted(one["row"] for one in await place.shop.rows(query))
+
+    found = {
+        "the tables themselves": await place.shop.value(SCHEMA_FINGERPRINT_SQL),
+        "the schemas": await texts(SCHEMAS),
+        "the numbers of the next rows": await texts(SEQUENCES),
+    }
+    for table in await place.shop.rows(TABLES):
+        found[table["called"]] = await texts(f"SELECT t::text AS row FROM {table['name']} t")
     return found

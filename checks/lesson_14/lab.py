@@ -85,7 +85,9 @@ def heat_map(matrix: Matrix) -> Figure:
     axes.grid(which="minor", color="white", linewidth=2)
     axes.tick_params(which="both", length=0)
     axes.spines[:].set_visible(False)
-    axes.set_title(f"Who is caught by which test: {matrix.score(matrix.tests):.0f} % of {len(shops)} broken shops")
+    axes.set_title(
+        f"Which test notices which broken shop: {matrix.score(matrix.tests):.0f} % of {len(shops)} are noticed"
+    )
     return figure
 
 
@@ -94,7 +96,7 @@ def words(test: str) -> str:
 
 
 def score_against_coverage(matrix: Matrix, yours: Matrix, subsets: int = 150) -> Figure:
-    """A dot for each of subsets of the tests, chosen by chance with a seed; a cross for the handed-out suite."""
+    """A dot for each of subsets of the tests, chosen at random with a seed; a cross for the handed-out suite."""
     chance, dots = random.Random(14), []
     for _ in range(subsets):
         some = chance.sample(matrix.tests, chance.randint(1, len(matrix.tests)))
@@ -293,6 +295,25 @@ async def ask(url: str, way: Callable[..., Any], asked: Callable[[Sessions], Awa
             said = await asked(sessions)
     await engine.dispose(close=False)
     return said
+
+
+async def sessions_in_a_transaction() -> str:
+    """How many sessions of one role pg_stat_activity shows within one transaction, while another one is opened."""
+    count = text("SELECT count(*) FROM pg_stat_activity WHERE usename = current_user")
+    async with command_line(14, "solutions") as line:
+        login = await line.testbed.maker()
+        engine = create_async_engine(line.shop.database.url(line.wire.host, line.wire.port, login=login))
+        async with engine.connect() as watching:  # its first statement begins the transaction
+            seen = {"at first": await watching.scalar(count)}
+            async with engine.connect() as another:
+                await another.execute(text("SELECT 1"))
+                seen["after another session was opened"] = await watching.scalar(count)
+                await watching.execute(text("SELECT pg_stat_clear_snapshot()"))
+                seen["after pg_stat_clear_snapshot()"] = await watching.scalar(count)
+        await engine.dispose()
+    return "\n".join(
+        f"{when:34}{sessions} {'session' if sessions == 1 else 'sessions'}" for when, sessions in seen.items()
+    )
 
 
 async def next_order(engine: AsyncEngine) -> object:

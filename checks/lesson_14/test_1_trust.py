@@ -30,10 +30,10 @@ async def test_other_right_shops_pass(tests):
 
 @pytest.mark.patient
 async def test_any_order(tests):
-    """The tests pass in the opposite order, and in an order by chance."""
+    """The tests pass in the opposite order, and in a random order."""
     run = await tests.orders()
     await tests.expect_accepted(
-        [(f"in the order {order}", run, order) for order in ORDERS],
+        [(f"in {called}", run, order) for order, called in ORDERS.items()],
         because="Somebody runs one test alone, or adds one, and others become red that have nothing to do with it.",
         section="Each test makes what it needs",
     )
@@ -53,24 +53,27 @@ async def test_two_runs_at_once(tests):
 @pytest.mark.patient
 async def test_nothing_is_left(tests):
     """After a run, the database in DATABASE_URL is as before, and there is no other one."""
-    run, before, after, made = await tests.as_it_is()
+    why = {
+        "because": "DATABASE_URL is what a developer works with. After one run of the tests, a morning's work is gone.",
+        "section": "The database of the tests",
+    }
+    run, before, after, made = await tests.as_it_is_with_tests(**why)
     changed = [name for name in before.keys() | after.keys() if before.get(name) != after.get(name)]
     expect(
-        not changed and not made and run.passed(),
-        f"After a run of {plural(len(run.tests), 'test')}, these differ in the developer's database: "
-        f"{', '.join(sorted(changed)) or 'none'}. Databases that are left: {', '.join(made) or 'none'}.",
-        because="DATABASE_URL is what a developer works with. One run of the tests, and the work of a morning is gone.",
-        section="The database of the tests",
+        not changed and not made,
+        f"After a run of {plural(len(run.tests), 'test')}, this differs in the developer's database: "
+        f"{', '.join(sorted(changed)) or 'nothing'}. Databases that are left: {', '.join(made) or 'none'}.",
+        **why,
     )
 
 
 @pytest.mark.patient
 async def test_few_statements(tests):
     """A run sends at most 1,500 statements to the database."""
-    run, *_ = await tests.as_it_is()
-    expect(
-        run.statements <= 1500 and run.passed(),
-        f"A run of {plural(len(run.tests), 'test')} sent {run.statements:,} statements.",
-        because="Tests that take minutes are run once a day, and then nobody knows which change broke the shop.",
-        section="What isolation costs",
-    )
+    why = {
+        "because": "Tests that take minutes are run once a day, and then nobody knows which change broke the shop.",
+        "section": "What isolation costs",
+    }
+    run, *_ = await tests.as_it_is_with_tests(**why)
+    sent = f"A run of {plural(len(run.tests), 'test')} sent {run.statements:,} statements."
+    expect(run.statements <= 1500, sent, **why)

@@ -1,6 +1,8 @@
 """A learner's test suite run against other apps: what its outcome means, and the shops of lesson 14."""
 
+import asyncio
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,9 @@ import pytest
 from checks.kit.lessons.lesson import find_lesson
 from checks.kit.service.inside.suite import MARK, notes_of
 from checks.kit.testbed.suite import SuiteRun, other_apps
+from checks.lesson_14 import meeting as meetings
 from checks.lesson_14.judge import BROKEN
+from checks.lesson_14.meeting import Meeting
 
 LESSON = find_lesson(14)
 
@@ -147,3 +151,47 @@ def test_all_shops_are_python():
             for name, content in app.tree.items():
                 if name.endswith(".py"):
                     compile(content, f"{app.name}/{name}", "exec")
+
+
+async def walk(meeting, name, log, tests=3):
+    """What a run of three tests does where runs meet."""
+    host, _, port = meeting.option(name).rpartition("@")[2].rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    for test in range(tests):
+        log.append(f"{name} at {test}")
+        writer.write(f"{name} {test} {tests}\n".encode())
+        await reader.readexactly(1)
+        log.append(f"{name} in {test}")
+    writer.close()
+    log.append(f"{name} ended")
+    await meeting.end(name)
+
+
+def test_two_runs_go_from_test_to_test_together():
+    async def scene():
+        log = []
+        async with Meeting(socket.create_server(("127.0.0.1", 0))) as meeting:
+            first = asyncio.ensure_future(walk(meeting, "first", log))
+            await meeting.begun("first")
+            assert log == ["first at 0"]
+            await asyncio.gather(first, walk(meeting, "second", log))
+        return log.index
+
+    when = asyncio.run(scene())
+    for test in range(3):
+        assert max(when(f"first at {test}"), when(f"second at {test}")) < when(f"first in {test}")
+        assert max(when(f"first at {test}"), when(f"second at {test}")) < when(f"second in {test}")
+    assert when("first ended") < when("second in 2")
+
+
+def test_a_run_does_not_wait_for_ever_for_one_that_waits_for_its_end(monkeypatch):
+    monkeypatch.setattr(meetings, "LEAST", 0.05)
+
+    async def scene():
+        log = []
+        async with Meeting(socket.create_server(("127.0.0.1", 0))) as meeting:
+            await walk(meeting, "first", log)
+            await walk(meeting, "second", log)
+        return log
+
+    assert asyncio.run(scene())[-1] == "second ended"

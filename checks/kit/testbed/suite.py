@@ -181,7 +181,7 @@ class Suite:
         self._folder = folder
         self._tests = {name: data for name, data in read_tree(folder).items() if not name.startswith(APP)}
         self._started: dict[str, asyncio.Task[Any]] = {}
-        self._room = asyncio.Semaphore(max(2, os.cpu_count() or 1))
+        self._room = asyncio.Semaphore(1 + max(2, os.cpu_count() or 1))  # a run waits for the disk now and then
         self._folders = _own_folder(lesson)
         runtime.at_end(self._close)
 
@@ -194,6 +194,10 @@ class Suite:
     async def against(self, app: OtherApp, *options: str) -> SuiteRun:
         """Runs the tests against an app, once for each app and options."""
         return await self.once(f"{app.name} {options}", lambda: self._against(app, *options))  # type: ignore[no-any-return]
+
+    def one_at_a_time(self) -> None:
+        """From now on only one run goes on at a time. To be called while none does."""
+        self._room = asyncio.Semaphore(1)
 
     async def _against(self, app: OtherApp, *options: str) -> SuiteRun:
         async with self.place() as place:

@@ -73,9 +73,9 @@ async def shop(migrated: str, provider: Provider) -> AsyncIterator[httpx.AsyncCl
             yield client
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 async def rows(migrated: str) -> AsyncIterator[Rows]:
-    """A connection of the test's own: what it reads is stored."""
+    """A connection of the tests' own, which the app does not have: what it reads is stored."""
     connection = await asyncpg.connect(migrated.replace("+asyncpg", ""))
     yield Rows(connection, SECRET)
     await connection.close()

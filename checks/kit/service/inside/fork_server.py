@@ -83,7 +83,19 @@ PRELOAD = (
 PRELOAD_FOR_COMMAND = {
     "alembic": ("alembic.config",),
     # not its plugins: pytest wants to import these itself, and warns where it cannot rewrite their assertions
-    "pytest": ("pytest", "_pytest.skipping", "_pytest.junitxml", "alembic.command", "alembic.config", "random"),
+    "pytest": (
+        "pytest",
+        *(f"_pytest.{name}" for name in ("faulthandler", "helpconfig", "junitxml", "pastebin", "setuponly")),
+        *(f"_pytest.{name}" for name in ("setupplan", "skipping", "threadexception", "tracemalloc", "unittest")),
+        *(f"_pytest.{name}" for name in ("unraisableexception", "warnings")),
+        "unittest",
+        "pdb",
+        "random",
+        "alembic.command",
+        "alembic.config",
+        "uvicorn.protocols.websockets.auto",
+        "starlette.testclient",
+    ),
 }
 """What a command imports; done once, before the first one of its kind is forked."""
 

@@ -24,10 +24,6 @@ MARK = "\x1e"
 MAX_TEXT = 4000
 """Characters of a failure that the kit gets to see."""
 
-MEETING = 5.0
-"""Seconds that a process waits for the other one; a bound, for a suite may let only one process work at a time."""
-
-
 outside: list[int] = []
 """A descriptor of what standard output was before pytest began to capture it."""
 
@@ -38,7 +34,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--kit-order", action="append", default=[], help="reversed or shuffled:SEED; may be repeated")
     group.addoption("--kit-stop", action="store_true", help="end at the first test that fails")
     group.addoption("--kit-distrust", action="append", default=[], help="a test at which --kit-stop does not end")
-    group.addoption("--kit-meet", default="", help="host:port, where the first test waits for another process")
+    group.addoption("--kit-meet", default="", help="NAME@HOST:PORT: who lets each test go on")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -52,7 +48,7 @@ class Suite:
         self._orders: list[str] = config.getoption("--kit-order")
         self._stop: bool = config.getoption("--kit-stop")
         self._distrusted: list[str] = config.getoption("--kit-distrust")
-        self._meet: str = config.getoption("--kit-meet")
+        self._meeting = _meeting(config.getoption("--kit-meet"))
         self._order = "as written"
 
     def note(self, **what: object) -> None:
@@ -92,17 +88,18 @@ class Suite:
         return report
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_call(self) -> Generator[None, None, None]:
-        if (
-            self._meet
-        ):  # the fixtures of the first test are there, so the other process meets whatever this one has made
-            host, _, port = self._meet.rpartition(":")
-            self._meet = ""
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, None, None]:
+        """Waits where runs meet: the fixtures of this test are there, so the other run finds what they have made."""
+        if self._meeting:
+            name, other = self._meeting
+            here, of = item.session.items.index(item), len(item.session.items)
             try:
-                with socket.create_connection((host, int(port)), MEETING) as other:
-                    other.recv(1)
+                other.sendall(f"{name} {here} {of}\n".encode())
+                go_on = other.recv(1)
             except OSError:
-                pass
+                go_on = b""
+            if not go_on:  # nobody is there any more
+                self._meeting = None
         yield
 
     @pytest.hookimpl(tryfirst=True)
@@ -152,6 +149,15 @@ class Suite:
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         self.note(event="finished", code=int(exitstatus))
+
+
+def _meeting(option: str) -> tuple[str, socket.socket] | None:
+    """This run's name, and a connection to where it meets another one."""
+    if not option:
+        return None
+    name, _, address = option.partition("@")
+    host, _, port = address.rpartition(":")
+    return name, socket.create_connection((host, int(port)))
 
 
 def notes_of(log: str) -> tuple[list[dict[str, Any]], str]:
