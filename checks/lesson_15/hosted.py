@@ -117,6 +117,32 @@ class Hosted:
         return ids + [repr(mark) for mark in self.marks if mark in text]
 
 
+def reads(owner: Hosted) -> dict[str, str]:
+    """Requests that read, and a text that each response has; a token may come with all of them."""
+    return {
+        f"/books/{owner.book}": str(owner.book),
+        "/books?limit=100": str(owner.book),
+        "/authors": str(owner.book),
+        "/catalogue?size=100": f'"total":{len(owner.ids.books)},',
+        f"/customers/{owner.customer}": str(owner.order),
+        f"/customers/{owner.customer}/orders": str(owner.order),
+        "/dashboard": f'"books":{len(owner.ids.books)},"customers":{len(owner.ids.customers)},',
+        "/reports/sales": f"of shop {owner.id}",
+        "/reports/daily?first=2026-03-08&last=2026-03-09&zone=UTC": f'"receipts":1,"cents":{100 * owner.id}',
+        "/export/books.csv": owner.isbn,
+        f"/orders/{owner.order}": str(owner.order),
+        f"/orders/{owner.order}/invoice": "1000",
+        f"/orders/{owner.order}/tracking": str(owner.public_id),
+        f"/track/{owner.public_id}": "pending",
+        "/me": owner.email,
+        "/wishlist": str(owner.book),
+        "/mails/failed": str(owner.order),
+        f"/books/{owner.book}/attributes": "{",
+        f"/coupons/{owner.coupon}": owner.coupon,
+        f"/receipts/{owner.receipt}": f"till {owner.name}",
+    }
+
+
 async def open_shop(shop: Shop, name: str, number: int, *, books: int, customers: int) -> Hosted:
     """Adds a shop with rows in each of its tables."""
     host = f"{name.lower()}.example"
@@ -146,10 +172,10 @@ async def owned_tables(shop: Shop) -> list[str]:
 
 async def rows_of(shop: Shop, owner: Hosted) -> dict[str, list[str]]:
     """All rows of a shop as texts, by table."""
-    found = {}
-    for table in await owned_tables(shop):
-        sql = f"SELECT t::text AS row FROM {table} AS t WHERE shop_id = $1 ORDER BY 1"
-        found[table] = [row["row"] for row in await shop.rows(sql, owner.id)]
+    found: dict[str, list[str]] = {table: [] for table in await owned_tables(shop)}
+    each = (f"SELECT '{table}' AS name, t::text AS row FROM {table} AS t WHERE shop_id = $1" for table in found)
+    for row in await shop.rows(f"{' UNION ALL '.join(each)} ORDER BY 1, 2", owner.id):
+        found[row["name"]].append(row["row"])
     return found
 
 

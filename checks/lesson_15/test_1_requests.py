@@ -8,10 +8,12 @@ from checks.kit.lessons.words import plural
 from checks.kit.report import expect
 from checks.kit.service.app import NoResponse
 from checks.kit.wire.faults import WIRE_TIMEOUT
-from checks.lesson_15.hosted import NOBODYS, PASSWORD, changed, open_shop, owned_tables, rows_of
+from checks.lesson_15.hosted import NOBODYS, PASSWORD, changed, open_shop, owned_tables, reads, rows_of
 
 LEAK = "Somebody reads whom another shop knows, what it sells, and for how much."
 STRANGE = {"Host": NOBODYS}
+ALMOST = ("%", "_.example", "www.a.example", "a.example.evil.example", "evil-a.example", "' OR ''='", "x' OR host > '")
+"""Hosts that no shop has, and that a comparison may take for A's."""
 
 
 async def test_each_shop_reads_its_own(narrow, shop, hosted):
@@ -33,6 +35,7 @@ async def test_each_shop_reads_its_own(narrow, shop, hosted):
                 because=LEAK,
                 section="What goes past a policy" if told else "See it break",
             )
+    await narrow.get("/books", headers={"Host": "c.example"})  # which no shop has yet
     late = await open_shop(shop, "C", 11, books=2, customers=2)
     listing = await narrow.get("/books", headers=late.visit)
     expect(
@@ -46,6 +49,7 @@ async def test_each_shop_reads_its_own(narrow, shop, hosted):
 async def test_each_shop_writes_its_own(narrow, shop, hosted, endpoints):
     """Each request that writes is served, and what it stores belongs to its own shop."""
     known = {owner.id for owner in hosted}
+    read_only = {owner.name: await reviewed_book(shop, owner) for owner in hosted}
     for writer, other in (hosted, hosted[::-1]):
         headers = await writer.log_in(narrow)
         account = {"email": writer.email, "password": PASSWORD}
@@ -55,13 +59,32 @@ async def test_each_shop_writes_its_own(narrow, shop, hosted, endpoints):
             options = endpoint.options | {"headers": endpoint.options.get("headers", {}) | headers}
             response = await narrow.request(endpoint.method, endpoint.path, **options)
             served = response.ok or (endpoint.method == "DELETE" and response.status == 409)  # it is in an order
+            expect_served(served, response, writer, other, changed(before, await rows_of(shop, other)))
+        deleted = await narrow.delete(f"/books/{read_only[writer.name]}", headers=headers)
+        expect_served(deleted.ok, deleted, writer, other, changed(before, await rows_of(shop, other)))
+        good = {"isbn": f"97922{writer.id:05}", "title": "T", "author_id": writer.ids.authors[0], "price_cents": 900}
+        report = await narrow.post(
+            "/books/import", json=[good | {"isbn": f"97911{writer.id:05}", "author_id": 1}, good], headers=headers
+        )
+        expect(
+            report.ok and report["stored"] == 1,
+            f"The first line of a list names an author that nobody has. The second line is good. "
+            f"It came from {writer}. {report} Expected: status 200, and one book is stored.",
+            because="One bad line, and the good lines of a publisher's list are not stored.",
+            section="What a COMMIT takes away",
+        )
+        stranger = {"email": other.email_of(2), "password": PASSWORD}
+        given = await narrow.post("/auth/login", json=stranger, headers=other.visit)
+        before = await rows_of(shop, other)
+        for path, body in (("login", stranger), ("refresh", {"refresh_token": given["refresh_token"]})):
+            response = await narrow.post(f"/auth/{path}", json=body, headers=writer.visit)
             found = changed(before, await rows_of(shop, other))
             expect(
-                served and not found,
-                f"A customer of {writer} sent {response.request} → {response.status}. "
-                + (f"Rows of {other} changed: {'. '.join(found)}" if found else f"Expected: 2xx. {response}"),
-                because="A shop cannot work, or works in the rows of another one.",
-                section="See it break",
+                400 <= response.status < 500 and not found,
+                f"At the host of {writer}, somebody sent to /auth/{path} what is right for a customer of {other}. "
+                f"{response} Expected: 4xx. {'. '.join(found)}",
+                because="A customer of one shop is logged in at another one, which does not know them.",
+                section="Who says which shop it is",
             )
     lost = [table for table in await owned_tables(shop) if await shop.count(table, "shop_id <> ALL($1)", list(known))]
     expect(
@@ -74,25 +97,26 @@ async def test_each_shop_writes_its_own(narrow, shop, hosted, endpoints):
 
 async def test_a_visitor_of_no_shop_sees_nothing(narrow, shop, hosted, endpoints):
     """A request at a host that no shop has shows and stores no row, whichever shop had the connection before."""
-    before = {one.name: await rows_of(shop, one) for one in hosted}
+    all_shops = (*hosted, await open_shop(shop, "First", 1, books=2, customers=2))  # all rows were in shop 1 once
+    before = {one.name: await rows_of(shop, one) for one in all_shops}
     everything = await count_all(shop)
-    turns = [(owner, endpoint) for owner in hosted for endpoint in endpoints(owner.ids)]
-    for n, (owner, endpoint) in enumerate(turns):
-        if n % 2:  # each endpoint once, after a request of A or of B
-            await narrow.get(f"/books/{owner.book}", headers=owner.visit)
-            options = endpoint.options | {"headers": endpoint.options.get("headers", {}) | STRANGE}
-            response = await narrow.request(endpoint.method, endpoint.path, **options)
-            expect_nothing(response, [] if endpoint.writes else shown(response, hosted), f"after a request of {owner}")
-    pages = [(owner, path) for owner in hosted for path in reads(owner)]
-    for n, (owner, path) in enumerate(pages):
-        if n % 2:
-            await narrow.get(f"/books/{owner.book}", headers=owner.visit)
-            response = await narrow.get(path, headers=STRANGE)
-            expect_nothing(response, shown(response, hosted), f"after a request of {owner}")
+    for owner, endpoint in alternating(hosted, lambda one: endpoints(one.ids)):
+        await narrow.get(f"/books/{owner.book}", headers=owner.visit)
+        options = endpoint.options | {"headers": endpoint.options.get("headers", {}) | STRANGE}
+        response = await narrow.request(endpoint.method, endpoint.path, **options)
+        told = [] if endpoint.writes else shown(response, all_shops)
+        expect_nothing(response, told, f"after a request of {owner}")
+    for owner, path in alternating(hosted, reads):
+        await narrow.get(f"/books/{owner.book}", headers=owner.visit)
+        response = await narrow.get(path, headers=STRANGE)
+        expect_nothing(response, shown(response, all_shops), f"after a request of {owner}")
+    for host in ALMOST:
+        response = await narrow.get("/books?limit=100", headers={"Host": host})
+        expect_nothing(response, shown(response, all_shops), f"with the Host header {host!r}")
     dashboard = await narrow.get("/dashboard", headers=STRANGE)
     figures = dashboard.json if dashboard.status == 200 else {}
     expect_nothing(dashboard, [f"{name} {number}" for name, number in figures.items() if number], "in the end")
-    stored = [line for one in hosted for line in changed(before[one.name], await rows_of(shop, one))]
+    stored = [line for one in all_shops for line in changed(before[one.name], await rows_of(shop, one))]
     if await count_all(shop) != everything:
         stored.append("there are rows that belong to neither shop, or fewer rows than before")
     expect(
@@ -103,7 +127,7 @@ async def test_a_visitor_of_no_shop_sees_nothing(narrow, shop, hosted, endpoints
     )
 
 
-async def test_nothing_is_left_after_errors(narrow, shop, wire, hosted):
+async def test_nothing_is_left_after_errors(narrow, shop, wire, hosted, as_app):
     """After a request that fails, or whose client hangs up, the connection is in no shop."""
     a, b = hosted
     headers = await a.log_in(narrow)
@@ -114,7 +138,7 @@ async def test_nothing_is_left_after_errors(narrow, shop, wire, hosted):
         "an ISBN that is taken": lambda: narrow.post("/books", json=twice, headers=headers),
         "a book that is not there": lambda: narrow.get("/books/1", headers=headers),
         "a body that is not valid": lambda: narrow.post("/orders", json={"lines": 1}, headers=headers),
-        "a statement that PostgreSQL cancels": lambda: canceled(narrow, shop, a, headers),
+        "a statement that PostgreSQL cancels": lambda: canceled(narrow, shop, as_app, a, headers),
         "a client that hangs up": lambda: hung_up(narrow, wire, a, headers),
         "an export whose client hangs up": lambda: half_an_export(narrow, a, headers),
     }
@@ -170,7 +194,7 @@ async def test_an_export_stays_in_its_shop(narrow, shop, wire, hosted):
     await more_books(shop, a)
     expected = {row["id"] for row in await shop.rows("SELECT id FROM books WHERE shop_id = $1", a.id)}
     for headers in (a.visit, await a.log_in(narrow)):
-        text, later = await export_with_a_pause(narrow, wire, b, headers)
+        text, later, between = await export_with_a_pause(narrow, wire, b, headers)
         ids = [int(line.split(",", 1)[0]) for line in text.splitlines()[1:] if line.split(",", 1)[0].isdecimal()]
         strange = sorted(set(ids) - expected)
         expect(
@@ -181,9 +205,16 @@ async def test_an_export_stays_in_its_shop(narrow, shop, wire, hosted):
             because=LEAK,
             section="What a COMMIT takes away",
         )
+        expect(
+            between.ok,
+            f"The first bytes of an export of shop A were read, and then its client paused. Meanwhile, in B: {between} "
+            "Expected: status 200.",
+            because="While one shop's client reads slowly, the other shops have no pages.",
+            section="What a COMMIT takes away",
+        )
 
 
-async def test_a_token_names_its_shop(narrow, shop, hosted):
+async def test_a_token_names_its_shop(testbed, narrow, shop, hosted):
     """With an access token a request is in the token's shop or fails, whatever its headers and its query say."""
     a, b = hosted
     token = (await a.log_in(narrow))["Authorization"]
@@ -210,6 +241,14 @@ async def test_a_token_names_its_shop(narrow, shop, hosted):
         mine.status == 200 and mine.json.get("id") == a.customer,
         f"A customer of shop A sent {mine}. Expected: status 200 and id {a.customer}.",
         because="Customers who have logged in are strangers.",
+        section="Who says which shop it is",
+    )
+    old = await narrow.get("/books?limit=100", headers=b.visit | {"Authorization": expired(token, testbed)})
+    expect(
+        not shown(old, [a]) and old.status < 500,
+        f"A token of shop A has expired, and came to the host of B. {old.request} → {old.status}. Expected: 4xx, or "
+        f"what visitors of B see. It tells of A: {listed(a.seen_in(old.text))}.",
+        because="Visitors who were logged in once see the books of one shop on the pages of another one.",
         section="Who says which shop it is",
     )
     forged = await narrow.get("/me", headers=a.visit | {"Authorization": forge(token, a.id, b.id)})
@@ -245,35 +284,35 @@ async def test_no_request_changes_another_shop(narrow, shop, hosted, endpoints):
                     because="One shop changes what another one sells, or stores what refers to it.",
                     section="The leak",
                 )
+        mine = set(reads(other))
+        for path in (path for path in reads(owner) if path not in mine):
+            response = await narrow.get(path, headers=headers)
+            expect(
+                400 <= response.status < 500,
+                f"In {other}, {response.request} named rows of {owner} → {response.status}. Expected: 4xx. {response}",
+                because=LEAK,
+                section="What goes past a policy",
+            )
 
 
 # -- what the checks use
 
 
-def reads(owner):
-    """Requests that read, and a text that each response has; a token may come with all of them."""
-    return {
-        f"/books/{owner.book}": str(owner.book),
-        "/books?limit=100": str(owner.book),
-        "/authors": str(owner.book),
-        "/catalogue?size=100": f'"total":{len(owner.ids.books)},',
-        f"/customers/{owner.customer}": str(owner.order),
-        f"/customers/{owner.customer}/orders": str(owner.order),
-        "/dashboard": f'"books":{len(owner.ids.books)},"customers":{len(owner.ids.customers)},',
-        "/reports/sales": f"of shop {owner.id}",
-        "/reports/daily?first=2026-03-08&last=2026-03-09&zone=UTC": f'"receipts":1,"cents":{100 * owner.id}',
-        "/export/books.csv": owner.isbn,
-        f"/orders/{owner.order}": str(owner.order),
-        f"/orders/{owner.order}/invoice": "1000",
-        f"/orders/{owner.order}/tracking": str(owner.public_id),
-        f"/track/{owner.public_id}": "pending",
-        "/me": owner.email,
-        "/wishlist": str(owner.book),
-        "/mails/failed": str(owner.order),
-        f"/books/{owner.book}/attributes": "{",
-        f"/coupons/{owner.coupon}": owner.coupon,
-        f"/receipts/{owner.receipt}": f"till {owner.name}",
-    }
+async def reviewed_book(shop, owner):
+    """A book that is in no order, and that has a review and is on a wish list."""
+    author = owner.ids.authors[0]
+    book = await shop.add(
+        "books", isbn=f"97900{owner.id:05}", title="T", author_id=author, price_cents=900, shop_id=owner.id
+    )
+    of_book = {"book_id": book, "customer_id": owner.customer, "shop_id": owner.id}
+    await shop.add("reviews", rating=5, **of_book)
+    await shop.add("wishes", **of_book)
+    return book
+
+
+def alternating(shops, requests):
+    """Each request once: the first one of A, the second one of B, and so on."""
+    return [(shops[n % 2], each[n % 2]) for n, each in enumerate(zip(*map(requests, shops), strict=True))]
 
 
 def all_ids(owner):
@@ -283,6 +322,16 @@ def all_ids(owner):
 def shown(response, shops):
     """What a response tells of these shops; a refusal may repeat what the request itself has said."""
     return [told for one in shops for told in one.seen_in(response.text)] if response.status < 400 else []
+
+
+def expect_served(served, response, writer, other, found):
+    expect(
+        served and not found,
+        f"A customer of {writer} sent {response.request} → {response.status}. "
+        + (f"Rows of {other} changed: {'. '.join(found)}" if found else f"Expected: 2xx. {response}"),
+        because="A shop cannot work, or works in the rows of another one.",
+        section="See it break",
+    )
 
 
 def expect_nothing(response, told, when):
@@ -320,6 +369,8 @@ def disguises(a, b, token):
         "with headers that name B by its host": mine
         | {"Host": a.host, "X-Forwarded-Host": b.host, "Forwarded": f"host={b.host}"}
         | dict.fromkeys(names, b.host),
+        "with B's Host header, and with its scheme in small letters": b.visit
+        | {"Authorization": token.replace("Bearer", "bearer")},
     }
 
 
@@ -332,12 +383,23 @@ def forge(bearer, old, new):
     return f"Bearer {head}.{changed}.{signature}"
 
 
+def expired(bearer, testbed):
+    """The token as it would be if it had expired long ago: with another `exp`, and signed again."""
+    import jwt
+
+    secret = testbed.lesson.env["JWT_SECRET"]
+    token = bearer.removeprefix("Bearer ")
+    algorithm = jwt.get_unverified_header(token)["alg"]
+    claims = jwt.decode(token, options={"verify_signature": False})
+    return f"Bearer {jwt.encode(claims | {'iat': 1_000_000, 'exp': 1_000_900}, secret, algorithm)}"
+
+
 async def count_all(shop):
     return {table: await shop.count(table) for table in await owned_tables(shop)}
 
 
 async def export_with_a_pause(app, wire, other, headers):
-    """An export that is read in two parts, with requests in between; and how many statements came after those.
+    """An export that is read in two parts; how many statements came after the pause; and a response from the pause.
 
     On a busy machine a batch may be too late for the limits of the app, and the export breaks off: then once more.
     """
@@ -345,10 +407,10 @@ async def export_with_a_pause(app, wire, other, headers):
         try:
             with wire.watching() as seen:
                 async with app.stream("/export/books.csv", headers=headers) as stream:
-                    await app.get(f"/books/{other.book}", headers=other.visit)
+                    between = await app.get(f"/books/{other.book}", headers=other.visit)
                     await app.get(f"/books/{other.book}", headers=STRANGE)
                     sent = len(seen.statements)
-                    return await stream.rest(), len(seen.statements) - sent
+                    return await stream.rest(), len(seen.statements) - sent, between
         except NoResponse:
             if attempt == 2:
                 raise
@@ -365,15 +427,17 @@ async def more_books(shop, owner):
     )
 
 
-async def canceled(app, shop, owner, headers):
-    """A request whose statement waits for a lock until an administrator cancels it."""
-    blocked = "FROM pg_locks WHERE NOT granted AND relation = 'books'::regclass"
+async def canceled(app, shop, as_app, owner, headers):
+    """A request whose statement waits for a lock until somebody cancels it: who logs in as the app may do so."""
+    here = "(SELECT oid FROM pg_database WHERE datname = current_database())"
+    blocked = f"FROM pg_locks WHERE NOT granted AND relation = 'books'::regclass AND database = {here}"
     async with shop.lock("books"):
         request = app.start_request("PUT", f"/books/{owner.book}/stock", json={"stock": 101}, headers=headers)
         async with asyncio.timeout(WIRE_TIMEOUT):
             while not await shop.value(f"SELECT count(*) {blocked}") and not request.responded:
                 await asyncio.wait({request.task}, timeout=0.01)
-        await shop.value(f"SELECT count(pg_cancel_backend(pid)) {blocked}")
+        with as_app.connected() as probe:
+            probe.run(f"SELECT pg_cancel_backend(pid) {blocked}")
         await request
 
 

@@ -4,8 +4,10 @@ import re
 
 import pytest
 
+from checks.kit.lessons.words import plural
 from checks.kit.report import expect
-from checks.lesson_15.hosted import PASSWORD, changed, owned_tables, rows_of
+from checks.lesson_15.hosted import PASSWORD, changed, open_shop, owned_tables, reads, rows_of
+from checks.lesson_15.mailing import sent
 
 ONE_BUG_AWAY = "One query of the app that forgets the shop, and everybody reads everything."
 
@@ -18,23 +20,42 @@ PAIRS = (
 )
 """References that a request can make: table, column, and the table of the row that it names."""
 
+TWICE = {
+    "books": "isbn, title, author_id, price_cents, shop_id",
+    "customers": "email, name, shop_id",
+    "coupons": "code, percent, shop_id",
+}
+"""Tables with what must be unique in a shop, and the columns that make a row."""
 
-async def test_the_role_owns_nothing(testbed, narrow, wire, gateway, hosted):
+
+async def test_the_role_owns_nothing(testbed, narrow, wire, gateway, hosted, endpoints):
     """The app and the worker log in as the role of APP_DATABASE_URL only."""
     a, _ = hosted
-    await narrow.get("/books", headers=await a.log_in(narrow))
+    headers = await a.log_in(narrow)
+    for path in reads(a):
+        await narrow.get(path, headers=headers)
+    for endpoint in endpoints(a.ids, writes=True):
+        options = endpoint.options | {"headers": endpoint.options.get("headers", {}) | headers}
+        await narrow.request(endpoint.method, endpoint.path, **options)
     worker = await testbed.start("app.worker", name="worker", connected=True)
-    await wire.wait_idle()
-    roles = {}
+    worked = await sent(gateway, worker, 1)
+    roles = {"app": set(), "worker": set()}
     for connection in [*wire.closed, *wire.connections]:
         if connection.parameters:
             roles.setdefault(connection.process, set()).add(connection.parameters.get("user"))
     await worker.terminate()
+    expect(
+        worked or bool(roles["worker"]),
+        "There was mail to send, and the worker has not logged in to the database.",
+        because="Customers get no mail.",
+        section="Work for all shops",
+    )
     wrong = [name for name, users in roles.items() if users != {testbed.database.app.role}]
     expect(
-        len(roles) == 2 and not wrong,
-        f"These log in as another role than that of APP_DATABASE_URL: {', '.join(wrong) or 'none'}. "
-        f"Connected: {', '.join(roles)}.",
+        not wrong,
+        f"The app got {plural(len(reads(a)), 'request')} that read, and one to each endpoint that writes. The worker "
+        f"has sent {'a' if worked else 'no'} mail. This one has logged in as another role than that of "
+        f"APP_DATABASE_URL: {', '.join(wrong)}.",
         because="Policies do not hold for the owner of a table. One mistake, and a shop sees all the others.",
         section="For whom a policy does not hold",
     )
@@ -43,6 +64,7 @@ async def test_the_role_owns_nothing(testbed, narrow, wire, gateway, hosted):
 async def test_the_role_sees_nothing_without_a_shop(shop, hosted, as_app):
     """Without a shop, the app's role reads no row of a shop, and stores, changes and deletes none."""
     a, b = hosted
+    await open_shop(shop, "First", 1, books=2, customers=2)  # all rows were in shop 1 once
     tables = await owned_tables(shop)
     views = [row["relname"] for row in await shop.rows(VIEWS)]
     with as_app.connected() as probe:
@@ -100,20 +122,30 @@ async def test_a_shop_reaches_its_own_rows_only(narrow, shop, wire, hosted, as_a
                     section="For whom a policy does not hold",
                 )
                 for what, sql in {
-                    "change": f"UPDATE {table} SET shop_id = shop_id WHERE shop_id = {other.id}",
-                    "delete": f"DELETE FROM {table} WHERE shop_id = {other.id}",
-                    "move to it": f"UPDATE {table} SET shop_id = {other.id}",
-                    "store for it": await copy_into(shop, table, other.id, owner.id),
+                    "change rows of": f"UPDATE {table} SET shop_id = shop_id WHERE shop_id = {other.id}",
+                    "delete rows of": f"DELETE FROM {table} WHERE shop_id = {other.id}",
+                    "move its own rows to": f"UPDATE {table} SET shop_id = {other.id}",
+                    "store a row in": await copy_into(shop, table, other.id, owner.id),
                 }.items():
                     error, count, _ = probe.run(sql)
                     reached = (not error and count) or error == "23505"
-                    expect(
-                        not reached,
-                        f"In {owner}, the app's role could {what}: rows of {table} of {other}. `{sql[:60]}…` → "
-                        f"{count} rows{f', SQLSTATE {error}' if error else ''}. Expected: no rows, or a refusal.",
-                        because="What one shop stores appears in another one.",
-                        section="For whom a policy does not hold",
-                    )
+                    expect_out_of_reach(not reached, f"In {owner}, {what} {table} of {other}", sql, error, count)
+                for what, sql in {
+                    "delete": f"{emptied(table, owner)}DELETE FROM {table}",
+                    "take": f"UPDATE {table} SET shop_id = {owner.id}",
+                }.items():  # without WHERE, PostgreSQL looks only at the policy of this command
+                    error, count, _ = probe.run(sql)
+                    reached = count > mine or error in ("23503", "23505")
+                    expect_out_of_reach(not reached, f"In {owner}, {what} its {mine} {table}", sql, error, count)
+            for view in [row["relname"] for row in await shop.rows(VIEWS)]:
+                _, _, rows = probe.run(f"SELECT v::text FROM {view} AS v")
+                told = other.seen_in(" ".join(rows))
+                expect(
+                    not told,
+                    f"In {owner}, the app's role read the view {view}. It tells of {other}: {', '.join(told[:3])}.",
+                    because=ONE_BUG_AWAY,
+                    section="What goes past a policy",
+                )
 
 
 async def test_shops_may_have_the_same(narrow, shop, hosted):
@@ -141,6 +173,10 @@ async def test_shops_may_have_the_same(narrow, shop, hosted):
         "a gift": (201, await narrow.post("/gifts", json=gift, headers=mine)),
         "a coupon": (200, await narrow.put(f"/coupons/{b.coupon}", json={"percent": 33}, headers=mine)),
     }
+    percent = {
+        owner.name: (await narrow.get(f"/coupons/{b.coupon}", headers=owner.visit)).json.get("percent")
+        for owner in (a, b, a)
+    }
     for what, (status, response) in wanted.items():
         stored = response.status == status and (what != "a list" or response["stored"] == 1)
         expect(
@@ -154,6 +190,12 @@ async def test_shops_may_have_the_same(narrow, shop, hosted):
         not found,
         f"Shop A stored an ISBN, an address and a code that B has, too. Rows of B changed: {'. '.join(found)}.",
         because="One shop changes what another one sells.",
+        section="What constraints tell",
+    )
+    expect(
+        percent == {"A": 33, "B": 10},
+        f"Shops A and B have a coupon {b.coupon}: A's is worth 33 %, B's 10 %. GET /coupons/{b.coupon} gave {percent}.",
+        because="Customers get the discount of another shop.",
         section="What constraints tell",
     )
     ids = {}
@@ -193,6 +235,17 @@ async def test_shops_may_have_the_same(narrow, shop, hosted):
         because="A shop has one book twice, and its stock is wrong in both places.",
         section="What constraints tell",
     )
+    for table, columns in TWICE.items():
+        refused = await shop.refusal(
+            f"INSERT INTO {table} ({columns}) SELECT {columns} FROM {table} WHERE shop_id = {a.id} LIMIT 1"
+        )
+        expect(
+            refused is not None,
+            f"PostgreSQL accepted a row of {table} of shop A a second time: INSERT INTO {table} ({columns}) SELECT … "
+            "Expected: a constraint refuses it.",
+            because="The app cannot prevent it: of two requests at the same time, each finds that there is none yet.",
+            section="What constraints tell",
+        )
 
 
 async def test_rows_refer_to_their_own_shop(narrow, shop, hosted):
@@ -231,6 +284,29 @@ async def test_rows_refer_to_their_own_shop(narrow, shop, hosted):
 
 
 # -- what the checks use
+
+
+LEAVES_FIRST = (
+    *("wishes", "reviews", "gifts", "invoices", "payments", "outbox", "idempotency_keys", "refresh_tokens"),
+    *("transfers", "order_lines", "orders", "customers", "books"),
+)
+"""So that no row refers to one that is deleted."""
+
+
+def emptied(table, owner):
+    """Deletes the shop's own rows that may refer to those of the table."""
+    before = LEAVES_FIRST[: LEAVES_FIRST.index(table)] if table in LEAVES_FIRST else LEAVES_FIRST
+    return "".join(f"DELETE FROM {leaf} WHERE shop_id = {owner.id}; " for leaf in before)
+
+
+def expect_out_of_reach(holds, tried, sql, error, count):
+    expect(
+        holds,
+        f"{tried}: `{sql.rpartition('; ')[2][:60]}` → {plural(count, 'row')}"
+        f"{f', SQLSTATE {error}' if error else ''}. Expected: no row of another shop, or a refusal.",
+        because="One shop deletes what another one has, or stores something there.",
+        section="For whom a policy does not hold",
+    )
 
 
 def counted(read):
@@ -323,6 +399,11 @@ def naming(a):
         "a count of the stock": lambda ids: ("PUT", f"/books/{ids['book']}/stock", {"stock": 90}),
         "an attribute": lambda ids: ("PATCH", f"/books/{ids['book']}/attributes", {"language": "fr"}),
         "a customer": lambda ids: ("GET", f"/customers/{ids['customer']}/orders", None),
+        "a look at a book": lambda ids: ("GET", f"/books/{ids['book']}", None),
+        "a look at its attributes": lambda ids: ("GET", f"/books/{ids['book']}/attributes", None),
+        "a look at a customer": lambda ids: ("GET", f"/customers/{ids['customer']}", None),
+        "an invoice": lambda ids: ("GET", f"/orders/{ids['order']}/invoice", None),
+        "a change of a title": lambda ids: ("PATCH", f"/books/{ids['book']}", {"title": "T"}),
         "an order that is there": lambda ids: ("GET", f"/orders/{ids['order']}", None),
         "a book that goes": lambda ids: ("DELETE", f"/books/{ids['book']}", None),
     }
