@@ -41,15 +41,20 @@ def run(lessons: list[Lesson], jobs: int, only: str, *, everything: bool, paper:
 
 def _choice(lessons: list[Lesson], only: str, everything: bool) -> tuple[Callable[[Case], bool], str]:
     """Which cases are run, and the line that says so."""
-    names = f", only cases with {only!r} in their name" if only else ""
+    wanted = only.split(",")
+    names = f", only cases with {' or '.join(map(repr, wanted))} in their name" if only else ""
+
+    def named(case: Case) -> bool:
+        return any(name in case.label for name in wanted)
+
     if lessons:
         numbers = ", ".join(str(lesson.number) for lesson in lessons)
-        return lambda case: only in case.label, f"Runs lesson {numbers}{names}."
+        return named, f"Runs lesson {numbers}{names}."
     if everything:
-        return lambda case: only in case.label, f"Runs everything{names}."
+        return named, f"Runs everything{names}."
     changed = affected(all_lessons())
     more = "" if changed.everything else " Everything: --all"
-    return lambda case: only in case.label and changed.holds(case), f"Runs {changed.why}{names}.{more}"
+    return lambda case: named(case) and changed.holds(case), f"Runs {changed.why}{names}.{more}"
 
 
 def _grade(

@@ -37,7 +37,9 @@ def verify(
             help="How many apps are graded at once, with --quick more of them; 0: as many as there are cores."
         ),
     ] = 0,
-    only: Annotated[str, typer.Option(help="Only cases whose name holds this, such as `solution` or `wrong_`.")] = "",
+    only: Annotated[
+        str, typer.Option(help="Only cases whose name holds this, such as `solution` or `wrong_`; several with commas.")
+    ] = "",
     everything: Annotated[bool, typer.Option("--all", help="Every lesson, whatever was changed.")] = False,
     paper: Annotated[bool, typer.Option("--paper", help="Only list what is still to do; nothing runs.")] = False,
     quick: Annotated[
