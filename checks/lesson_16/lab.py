@@ -13,13 +13,13 @@ from contextvars import ContextVar
 from typing import Any
 
 import httpx
+from fastapi import BackgroundTasks, Depends, FastAPI, HTTPException
+from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.middleware.base import BaseHTTPMiddleware
 
 
 def _small_app() -> Any:
     """An app with an endpoint for each kind of error."""
-    from fastapi import BackgroundTasks, FastAPI, HTTPException
-    from fastapi.responses import JSONResponse, StreamingResponse
-
     app = FastAPI()
 
     @app.get("/refused")
@@ -62,8 +62,6 @@ def _small_app() -> Any:
 
 async def who_sees_what() -> dict[str, dict[str, str]]:
     """For each kind of error what three layers see: BaseHTTPMiddleware, an ASGI middleware, and one around the app."""
-    from starlette.middleware.base import BaseHTTPMiddleware
-
     table: dict[str, dict[str, str]] = {}
     for what, path in {
         "HTTPException": "/refused",
@@ -123,8 +121,6 @@ class _Layer:
 
 async def where_ids_live() -> dict[str, list[str]]:
     """Whose id a request finds after another one has come in between, for four places to keep it."""
-    from fastapi import BackgroundTasks, Depends, FastAPI
-
     shared: dict[str, str] = {}
     local = threading.local()
     variable: ContextVar[str] = ContextVar("variable", default="none")
