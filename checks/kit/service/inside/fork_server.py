@@ -78,6 +78,10 @@ PRELOAD = (
     "httpx",
     "httpcore",
     "certifi",
+    # from lesson 16 on: metrics and traces
+    "prometheus_client",
+    "opentelemetry.sdk.trace.export",
+    "opentelemetry.exporter.otlp.proto.http.trace_exporter",
 )
 
 PRELOAD_FOR_COMMAND = {

@@ -1,0 +1,42 @@
+"""A shop with customers, the services outside, and an OpenTelemetry collector."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from checks.kit.testbed.fixtures import fixture
+from checks.kit.testbed.outside_service import OutsideService, outside_service
+from checks.lesson_16.furnished import Furnished, furnish
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from checks.kit.testbed.shop import Shop
+    from checks.kit.testbed.testbed import Testbed
+
+
+@fixture
+async def furnished(testbed: Testbed, shop: Shop) -> AsyncIterator[Furnished]:
+    """A shop with rows for all endpoints: `furnished.ids`, and `furnished.logins[0]` is the header of a customer."""
+    yield await furnish(shop, testbed.lesson.env["JWT_SECRET"])
+
+
+@fixture
+async def provider(testbed: Testbed) -> AsyncIterator[OutsideService]:
+    """The payment provider. It accepts all charges unless told otherwise."""
+    async with outside_service(testbed, env="PAYMENT_URL", title="What the payment provider received") as service:
+        yield service
+
+
+@fixture
+async def gateway(testbed: Testbed) -> AsyncIterator[OutsideService]:
+    """The mail gateway: `gateway.calls` is what workers asked it to send. It accepts all mail unless told otherwise."""
+    async with outside_service(testbed, env="MAIL_URL", title="What the mail gateway received") as service:
+        yield service
+
+
+@fixture
+async def collector(testbed: Testbed) -> AsyncIterator[OutsideService]:
+    """An OpenTelemetry collector: `received(collector)` are the spans that were sent to it."""
+    async with outside_service(testbed, env="OTEL_EXPORTER_OTLP_ENDPOINT") as service:
+        yield service
