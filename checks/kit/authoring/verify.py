@@ -25,7 +25,7 @@ from checks.kit.grading.scheduler import AMONG_OTHERS
 from checks.kit.lessons.lesson import Lesson
 from checks.kit.lessons.paths import STATE
 
-LIMIT = 300
+LIMIT = 900
 """Seconds after which grading one app counts as hung; a bound for failures."""
 
 
