@@ -1,0 +1,162 @@
+"""What the app says: the lines of its log as JSON, its metrics, and its requests' ids."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from checks.kit.report import expect
+
+if TYPE_CHECKING:
+    from checks.kit.service.app import App, Response
+    from checks.kit.service.process import RunningProcess
+
+Line = dict[str, Any]
+
+LOST = "Somebody looks for the request of a customer who complains, and does not find it, or finds another one."
+
+PATIENCE = 10.0
+"""Seconds in which a line must be written; a bound for failures, not a measurement."""
+
+VOLATILE = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|0x[0-9a-f]+|[0-9a-f]{16,}|\d+")
+"""What differs between two lines that say the same."""
+
+REQUEST_ID = "x-request-id"
+
+
+class Log:
+    """What a process has written since it accepted requests."""
+
+    def __init__(self, app: App | RunningProcess) -> None:
+        self.app = app
+        self._start = len(app.log)
+
+    @property
+    def texts(self) -> list[str]:
+        """The lines as they are."""
+        return [line for line in self.app.log[self._start :].splitlines() if line.strip()]
+
+    @property
+    def lines(self) -> list[Line]:
+        """Those that are JSON objects."""
+        return [line for text in self.texts if (line := parsed(text)) is not None]
+
+    def of(self, request_id: str) -> list[Line]:
+        """The lines of one request."""
+        return [line for line in self.lines if line.get("request_id") == request_id]
+
+    def requests(self, request_id: str) -> list[Line]:
+        """The lines that sum one request up."""
+        return [line for line in self.of(request_id) if line.get("event") == "request"]
+
+    async def until(self, found: Callable[[], Any]) -> Any:
+        """What a function finds as soon as it finds something, or in the end."""
+        until = asyncio.get_running_loop().time() + PATIENCE
+        while not (result := found()) and asyncio.get_running_loop().time() < until:
+            await self.app.flush()  # type: ignore[union-attr]
+        return result
+
+    async def request(self, request_id: str, what: str) -> Line:
+        """The line of a request that has ended. It may be written after the response."""
+        found = await self.until(lambda: self.requests(request_id))
+        expect(
+            len(found) == 1,
+            f"{what}, sent with X-Request-ID: {request_id}, has {len(found)} lines with event=request and this id. "
+            f"Expected: one. Its lines: {shown(self.of(request_id))}",
+            because=LOST,
+            section="One line for each request",
+        )
+        [line] = found
+        numbers = ("duration_ms", "statements", "database_ms", "pool_wait_ms")
+        wrong = [name for name in numbers if isinstance(line.get(name), bool) or not is_number(line.get(name))]
+        expect(
+            not wrong,
+            f"The line of {what} needs numbers in {', '.join(wrong)}: {shown([line])}",
+            because="Nobody can add up, or compare, what is no number.",
+            section="One line for each request",
+        )
+        return line
+
+
+def is_number(value: object) -> bool:
+    return isinstance(value, int | float) and value >= 0
+
+
+def parsed(text: str) -> Line | None:
+    """The object of a line; None if it is none."""
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return line if isinstance(line, dict) else None
+
+
+def skeleton(line: Line) -> str:
+    """What a line says, without what differs each time: numbers, ids, and times."""
+    return " ".join(sorted(f"{name}={VOLATILE.sub('#', str(value))}" for name, value in line.items()))
+
+
+def said(lines: list[Line]) -> Counter[str]:
+    return Counter(map(skeleton, lines))
+
+
+def shown(lines: list[Any]) -> str:
+    """Lines for a verdict."""
+    texts = [line if isinstance(line, str) else json.dumps(line, ensure_ascii=False) for line in lines]
+    return "; ".join(text[:300] for text in texts[:4]) + (" ..." if len(texts) > 4 else "") if texts else "none"
+
+
+def new_id() -> dict[str, str]:
+    """A header with an id that the app takes over."""
+    return {"X-Request-ID": str(uuid4())}
+
+
+async def send(app: App, method: str, path: str, **options: Any) -> tuple[str, Response]:
+    """Sends a request with an id of its own; the id, and the response."""
+    header = new_id()
+    options["headers"] = options.get("headers", {}) | header
+    return header["X-Request-ID"], await app.request(method, path, **options)
+
+
+async def templates(app: App) -> Callable[[str, str], str]:
+    """Finds the template of a path, as the API's document has it."""
+    known = (await app.get("/openapi.json"))["paths"]
+
+    def template(method: str, path: str) -> str:
+        path = path.partition("?")[0]
+        fits = [
+            one
+            for one, methods in known.items()
+            if method.lower() in methods and re.fullmatch(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(one)), path)
+        ]
+        return min(fits, key=lambda one: one.count("{"), default=path)
+
+    return template
+
+
+async def metrics(app: App) -> list[Any]:
+    """The samples of GET /metrics, each with its name, labels and value."""
+    from prometheus_client.parser import text_string_to_metric_families
+
+    response = await app.get("/metrics")
+    try:
+        samples = [one for family in text_string_to_metric_families(response.text) for one in family.samples]
+    except (ValueError, IndexError, KeyError):
+        samples = []
+    expect(
+        response.status == 200 and bool(samples),
+        f"{response}. Expected: status 200, and metrics in the text format of Prometheus.",
+        because="The dashboards are empty, and no alarm is raised.",
+        section="Metrics have few labels",
+    )
+    return samples
+
+
+def total(samples: list[Any], name: str, **labels: str) -> float:
+    """The sum of the samples with this name and these labels, whatever others they have."""
+    return sum(one.value for one in samples if one.name == name and labels.items() <= {**one.labels}.items())

@@ -1,0 +1,337 @@
+"""Lesson 16: observability. Here: what the log says about each request."""
+
+import asyncio
+import itertools
+import time
+from uuid import uuid4
+
+from checks.kit.report import expect
+from checks.lesson_16.lines import LOST, REQUEST_ID, Log, new_id, said, send, shown, templates
+
+BLIND = "It was slow between two and three, and nobody can say whether the database was, or the pool, or the code."
+FALSE = "An id that a client has made up hides its requests among those of others, or breaks what reads the log."
+WHILE = 0.3
+"""Seconds for which something is held: less than the app's own limits, and more than everything else takes."""
+
+
+async def test_each_request_has_one_line(app, wire, shop, furnished, endpoints):
+    """Each request has one line in the log, with its method, the template of its path, and its status, also 500."""
+    log, template = Log(app), await templates(app)
+    sent = [(one.method, one.path, one.options) for one in endpoints(furnished.ids, headers=furnished.logins[0])]
+    sent += [
+        ("POST", "/auth/login", {"json": {"email": "nobody@example.com", "password": "wrong"}}),
+        ("POST", "/auth/login", {"json": {"email": 1}}),
+        ("POST", "/orders", {"json": {"lines": []}}),
+        ("POST", "/auth/register", {"content": b"x" * (2**20 + 1), "headers": {"content-type": "application/json"}}),
+        ("GET", "/books/1?page=7", {}),
+        ("PATCH", "/live", {}),
+        ("GET", "/no/such/path", {}),
+    ]
+    for method, path, options in sent:
+        name, response = await send(app, method, path, **options)
+        await expect_line(log, name, method, path, template, response.status)
+    async with wire.outage("nothing_listens"):
+        name, response = await send(app, "GET", furnished.book)
+        await expect_line(log, name, "GET", furnished.book, template, response.status)
+    await shop.execute("ALTER TABLE wishes RENAME TO wishes_gone")
+    for _ in range(2):
+        name, response = await send(app, "GET", "/wishlist", headers=furnished.logins[0])
+        await expect_line(log, name, "GET", "/wishlist", template, 500)
+
+
+async def expect_line(log, name, method, path, template, status):
+    what = f"{method} {path}"
+    line = await log.request(name, what)
+    expected = {"method": method, "status": status}
+    if path.startswith("/no/such"):
+        told = path not in str(line.get("route"))
+    elif status == 405:
+        told = True
+    else:
+        expected["route"] = template(method, path)
+        told = True
+    expect(
+        told and expected.items() <= line.items(),
+        f"{what} → {status}. Its line: {shown([line])}. Expected: {expected}, and no path as it was sent.",
+        because=LOST,
+        section="One line for each request",
+    )
+
+
+async def test_statements_are_counted(app, wire, shop, furnished, endpoints):
+    """`statements` is the number of statements that the request has sent, for each endpoint."""
+    await shop.execute(
+        "INSERT INTO books (isbn, title, author_id, price_cents, shop_id) SELECT 'm' || n, 'Many', author_id, 900, "
+        "shop_id FROM generate_series(1, 2500) AS n, (SELECT author_id, shop_id FROM books LIMIT 1) AS one"
+    )
+    log, alone = Log(app), {}
+    for endpoint in endpoints(furnished.ids, headers=furnished.logins[0]):
+        with wire.watching() as seen:
+            name, response = await send(app, endpoint.method, endpoint.path, **endpoint.options)
+            line = await log.request(name, str(endpoint))
+        expect_count(line, seen, f"{response.request} → {response.status}")
+        alone[endpoint.method, endpoint.path] = line["statements"]
+    book, order = furnished.book, furnished.order
+    async with wire.hold(lambda one: one.data, limit=1) as held:
+        first = new_id()
+        slow = app.start_request("GET", order, headers=first | furnished.logins[0])
+        await held.wait_for()
+        second, _ = await send(app, "GET", book)
+        quick = await log.request(second, f"GET {book}")
+    await slow
+    line = await log.request(first["X-Request-ID"], f"GET {order}")
+    counted = {order: line["statements"], book: quick["statements"]}
+    expected = {path: alone["GET", path] for path in counted}
+    expect(
+        counted == expected,
+        f"Two requests overlapped. Their lines count {counted} statements. Alone, they have {expected}.",
+        because=BLIND,
+        section="Where a request spends its time",
+    )
+
+
+def expect_count(line, seen, what):
+    own = [one for one in seen.statements if one.process == "app" and not one.driver]
+    data = [one for one in own if one.data]
+    at_once = sum(
+        one.text == before.text and one.connection == before.connection and one.started <= (before.finished or 0)
+        for before, one in itertools.pairwise(data)
+    )
+    savepoints = sum(one.verb in ("SAVEPOINT", "RELEASE") or "TO SAVEPOINT" in one.text.upper() for one in own)
+    expect(
+        len(data) - at_once <= line["statements"] <= len(data) + savepoints,
+        f"{what}: {len(data)} statements crossed the wire, without BEGIN, COMMIT and so on. Its line: {shown([line])}",
+        because="A loop that sends a statement for each row is found by this number, if it is right.",
+        section="Where a request spends its time",
+    )
+
+
+async def test_times_are_told_apart(launch, wire, furnished, provider):
+    """`database_ms` is the time of statements, and `pool_wait_ms` that of waiting for a connection."""
+    app = await launch(env={"DATABASE_CONNECTIONS": "1"})
+    log = Log(app)
+    await app.get(furnished.book)
+    async with wire.hold(lambda one: one.data and "FROM books" in one.text, limit=1) as held:
+        first, second = new_id(), new_id()
+        slow = app.start_request("GET", furnished.book, headers=first)
+        await held.wait_for()
+        since = time.perf_counter()
+        behind = app.start_request("GET", furnished.book, headers=second)
+        await app.flush()
+        await app.flush()
+        waiting_since = time.perf_counter()
+        now = await busy_until(app, waiting_since + WHILE, behind)
+        held.release()
+        await asyncio.wait({slow.task, behind.task})
+    what = f"GET {furnished.book}"
+    line = await log.request(first["X-Request-ID"], what)
+    expect_at_least(line, "database_ms", now - since, f"a statement of {what} was held")
+    line = await log.request(second["X-Request-ID"], what)
+    expect_at_least(line, "pool_wait_ms", now - waiting_since, f"{what} waited for the only connection")
+
+    async with wire.hold(lambda one: one.data, limit=1) as held:
+        first = new_id()
+        slow = app.start_request("GET", furnished.book, headers=first)
+        await held.wait_for()
+        since = time.perf_counter()
+        now = await busy_until(app, since + WHILE, slow)
+        await wire.cut()
+        await slow
+    line = await log.request(first["X-Request-ID"], what)
+    expect_at_least(line, "database_ms", now - since, f"a statement of {what} was held, and then its connection broke")
+
+    async with wire.hold(lambda one: one.data, limit=1) as held:
+        slow = app.start_request("GET", furnished.book)
+        await held.wait_for()
+        name, refused = await send(app, "GET", furnished.book)
+        held.release()
+        await slow
+    line = await log.request(name, what)
+    if refused.status == 503:
+        expect_at_least(line, "pool_wait_ms", line["duration_ms"] / 2000, f"{what} waited, and got no connection")
+
+    async with provider.hold() as held:
+        first = new_id()
+        body = furnished.basket() | {"card_token": "tok"}
+        slow = app.start_request("POST", "/checkout", json=body, headers=first | furnished.logins[0])
+        await held.arrived()
+        since = time.perf_counter()
+        now = await busy_until(app, since + WHILE, slow)
+        held.release()
+        await slow
+    line = await log.request(first["X-Request-ID"], "POST /checkout")
+    rest = line["duration_ms"] - line["database_ms"] - line["pool_wait_ms"]
+    expect(
+        rest >= 900 * (now - since),
+        f"For {1000 * (now - since):.0f} ms POST /checkout waited for the payment provider. Its line: {shown([line])}. "
+        f"It leaves {rest:.0f} ms for what is neither the database nor the pool.",
+        because=BLIND,
+        section="Where a request spends its time",
+    )
+
+
+async def busy_until(app, until, request):
+    """Sends requests that need no database until a time, or until the request has ended; the time before the last."""
+    now = time.perf_counter()
+    while time.perf_counter() < until and not request.task.done():
+        now = time.perf_counter()
+        await app.get("/openapi.json")
+    return now
+
+
+def expect_at_least(line, name, seconds, what):
+    parts = line["database_ms"] + line["pool_wait_ms"]
+    expect(
+        line[name] >= 900 * seconds,
+        f"For {1000 * seconds:.0f} ms {what}. Its line has a smaller `{name}`: {shown([line])}",
+        because=BLIND,
+        section="Where a request spends its time",
+    )
+    expect(
+        parts <= 1.05 * line["duration_ms"] + 1,
+        f"For {1000 * seconds:.0f} ms {what}. In its line, database and pool are more than the whole: {shown([line])}",
+        because=BLIND,
+        section="Where a request spends its time",
+    )
+
+
+async def test_ids_do_not_mix(launch, shop, wire, furnished, provider):
+    """Each line that is written while a request is handled has its id, also if requests overlap, or end with 500."""
+    app = await launch(env={"SLOW_STATEMENT_MS": "60000"})
+    log, headers = Log(app), furnished.logins
+    paid = furnished.basket() | {"card_token": "tok"}
+    alone = {}
+    for path, body in (("/checkout", paid), ("/orders", furnished.basket())):
+        name, response = await send(app, "POST", path, json=body, headers=headers[0])
+        assert response.status == 201, response
+        await app.flush()
+        await log.request(name, f"POST {path}")
+        alone[path] = said(log.of(name))
+    async with provider.hold() as held:
+        sent = []
+        for number in range(3):
+            name = new_id()
+            request = app.start_request("POST", "/checkout", json=paid, headers=name | headers[number])
+            sent.append((name, "/checkout", request))
+            await held.arrived(number + 1)
+        for number in range(3):
+            held.release_one()
+            await sent[number][2]
+    async with wire.hold(lambda one: one.commits and one.process == "app", limit=1) as commits:
+        first, second = new_id(), new_id()
+        body = {"json": furnished.basket(1)}
+        slow = app.start_request("POST", "/orders", headers=first | headers[1], **body)
+        await commits.wait_for()
+        quick = app.start_request("POST", "/orders", headers=second | headers[2], json=furnished.basket(2))
+        await quick
+    await slow
+    sent += [(first, "/orders", slow), (second, "/orders", quick)]
+    for name, path, request in sent:
+        response = await request
+        name = name["X-Request-ID"]
+        await log.until(lambda name=name, path=path: said(log.of(name)) == alone[path])
+        expect(
+            said(log.of(name)) == alone[path] and response.headers.get(REQUEST_ID) == name,
+            f"POST {path} overlapped with others. A single one has {alone[path].total()} lines with its id: "
+            f"{shown(list(alone[path]))}. This one, {name}, has: {shown(log.of(name))}. "
+            f"The response has X-Request-ID: {response.headers.get(REQUEST_ID)}.",
+            because=LOST,
+            section="Ids of requests that overlap",
+        )
+    await expect_only_ids(app, shop, headers[0])
+
+
+async def expect_only_ids(app, shop, headers):
+    """While the only request fails with 500, each line that is written has its id."""
+    await shop.execute("ALTER TABLE wishes RENAME TO wishes_gone")
+    idle = Log(app)
+    await app.flush()
+    await idle.until(lambda: idle.lines)
+    known = set(said(idle.lines))
+    log = Log(app)
+    name, response = await send(app, "GET", "/wishlist", headers=headers)
+    await log.request(name, "GET /wishlist, while its table is gone,")
+    strange = [line for line in log.lines if line.get("request_id") != name and not set(said([line])) <= known]
+    expect(
+        not strange,
+        f"{response}, with X-Request-ID: {name}. Meanwhile the app wrote lines without this id: {shown(strange)}",
+        because="Support has the id of a failed request, and the error itself is not among the lines with this id.",
+        section="Which middleware sees which errors",
+    )
+
+
+async def test_responses_tell_their_id(app, shop, wire, furnished):
+    """Each response tells the id of its request: that of the client, if it is a UUID, or else a new one."""
+    await shop.execute("ALTER TABLE wishes RENAME TO wishes_gone")
+    login = {"headers": furnished.logins[0]}
+    wrong = {"json": {"email": "nobody@example.com", "password": "wrong"}}
+    many = {"json": {"lines": [{"book_id": furnished.ids.books[0], "quantity": 1000}]}}
+    sent = {
+        "GET /live": ({}, 200),
+        f"GET {furnished.book}": ({}, 200),
+        "GET /export/books.csv": ({}, 200),
+        "POST /auth/login": (wrong, 401),
+        "GET /me": ({}, 401),
+        "GET /books/1": ({}, 404),
+        "GET /no/such/path": ({}, 404),
+        "DELETE /live": ({}, 405),
+        "POST /orders": (login | many, 409),
+        "POST /books/import": ({"content": b"[" + b" " * 2**20 + b"]"}, 413),
+        "POST /auth/refresh": ({"json": {}}, 422),
+        "GET /wishlist": (login, 500),
+    }
+    log = Log(app)
+    for what, (options, status) in sent.items():
+        await expect_id(app, log, what, options, status)
+    async with wire.outage("reset"):
+        await expect_id(app, log, f"GET {furnished.book}", {}, 503)
+    await expect_new_ids(app, log, furnished)
+
+
+async def expect_id(app, log, what, options, status):
+    """Once with an id of the client's, and once without."""
+    method, path = what.split()
+    for header in (new_id(), {}):
+        response = await app.request(method, path, **options | {"headers": options.get("headers", {}) | header})
+        name = response.headers.get(REQUEST_ID, "")
+        told = response.json.get("request_id") if status >= 400 else name
+        expected = header.get("X-Request-ID", name)
+        expect(
+            bool(name) and name == expected and told == name,
+            f"{what}, with {header or 'no id'}, → {response.status} with X-Request-ID: {name or 'none'}. {response}",
+            because="A customer reads the id to support on the phone. Without it nobody finds the request.",
+            section="Which middleware sees which errors",
+        )
+        await log.request(name, what)
+
+
+async def expect_new_ids(app, log, furnished):
+    """An id of the client's that is no UUID is replaced, and is in no line of the log."""
+    mine = str(uuid4())
+    await app.get("/live", headers={"X-Request-ID": mine})
+    strange = [
+        "x" * 5000, f"{mine}\t{mine}", f'{mine}", "level": "error', '{"event": "request"}', f"{mine}, {mine}",
+        f"{mine}x", "../../etc/passwd", "é".encode("latin-1"), "", f"<script>{mine}</script>", "%0a%0d", "select 1",
+    ]  # fmt: skip
+    given = set()
+    for name in [*strange, None, None]:
+        headers = {} if name is None else {"X-Request-ID": name}
+        response = await app.get(furnished.book, headers=headers)
+        new = response.headers.get(REQUEST_ID, "")
+        safe = 0 < len(new) <= 64 and new.replace("-", "").isalnum() and new.isascii()
+        expect(
+            safe and new != mine and new not in given,
+            f"A request had X-Request-ID: {str(name)[:60]!r}. The response has {new[:60]!r}. Expected: a new id.",
+            because=FALSE,
+            section="Ids of requests that overlap",
+        )
+        await log.request(new, f"GET {furnished.book}")
+        given.add(new)
+    kept = [one for one in strange if len(one) > 6 and any(str(one)[:60] in str(line.values()) for line in log.lines)]
+    expect(
+        not kept and len(log.requests(mine)) == 1,
+        f"The log holds what clients sent as X-Request-ID: {[str(one)[:60] for one in kept]}. "
+        f"It has {len(log.requests(mine))} lines of the request with {mine}; expected: one.",
+        because=FALSE,
+        section="Ids of requests that overlap",
+    )

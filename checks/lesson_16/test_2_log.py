@@ -1,0 +1,198 @@
+"""Lesson 16: observability. Here: what the log is made of, and what it must not hold."""
+
+import asyncio
+import time
+import urllib.parse
+
+import pytest
+
+from checks.kit.report import expect
+from checks.lesson_16.lines import Log, metrics, new_id, parsed, said, send, shown
+from checks.lesson_16.spans import content
+
+UNREAD = "The log is read by a program. It drops a line that it cannot parse, or takes half of one for another."
+SECRET = "Everybody who may read the log, the metrics or the traces can log in as this customer, or pay with this card."
+SLOW = "The database has been slow for a week, and nobody knows which statement was."
+QUOTES = '"o\'hara"@example.com'
+WHILE = 0.4
+
+
+async def test_each_line_is_one_json_object(app, testbed, shop, wire, furnished, provider, gateway):
+    """Each line of the app and of the worker is one JSON object, and none is written twice, whatever fails."""
+    log, login = Log(app), furnished.logins[0]
+    await shop.execute("UPDATE customers SET email = $1 WHERE id = $2", QUOTES, furnished.ids.customers[0])
+    ids = []
+
+    async def post(path, body):
+        name, response = await send(app, "POST", path, json=body, headers=login)
+        ids.append(name)
+        return response
+
+    await post("/orders", furnished.basket())
+    provider.break_next()
+    await post("/checkout", furnished.basket() | {"card_token": "tok"})
+    provider.respond_next(status=500)
+    await post("/checkout", furnished.basket() | {"card_token": "tok"})
+    await post("/auth/login", {"email": QUOTES, "password": '"\n\\'})
+    await post("/auth/login", {"email": QUOTES})
+    await app.get("/search/titles", params={"title": '"\n{'})
+    async with wire.outage("reset"):
+        await post("/orders", furnished.basket())
+    await shop.execute("ALTER TABLE wishes RENAME TO wishes_gone")
+    name, response = await send(app, "GET", "/wishlist?%22", headers=login)
+    assert response.status == 500, response
+
+    gateway.respond_next(status=500, body=b'"\n')
+    worker = await testbed.start("app.worker", env={"MAIL_RETRY_SECONDS": "0.01"}, connected=True)
+    work = Log(worker)
+    await gateway.received(2)
+    await worker.terminate()
+    await app.stop()
+    for process, texts in (("The app", log.texts), ("The worker", work.texts)):
+        plain = [text for text in texts if parsed(text) is None]
+        expect(
+            not plain,
+            f"{process} wrote {len(plain)} lines that are no JSON object: {shown(plain)}",
+            because=UNREAD,
+            section="A line is one JSON object",
+        )
+    twice = [text for one in (*ids, name) for text, number in said(log.of(one)).items() if number > 1]
+    expect(
+        not twice,
+        f"Requests have these lines twice: {shown(twice)}",
+        because="Each error counts double, and an alarm is raised for half of them.",
+        section="A line is one JSON object",
+    )
+
+
+async def test_no_secret_is_told(launch, testbed, shop, wire, furnished, provider, collector):
+    """No password, token, card number or query is in a log, a response, a metric or a span, whatever fails."""
+    app = await launch(env={"SLOW_STATEMENT_MS": "1"})
+    log, told = Log(app), []
+    secrets = {"the key of the tokens": testbed.lesson.env["JWT_SECRET"]}
+
+    def secret(what, text):
+        secrets[what] = text
+        return text
+
+    async def ask(method, path, **options):
+        response = await app.request(method, path, **options)
+        told.append((f"the response of {response.request.partition('?')[0]}", response.text + str(response.headers)))
+        return response
+
+    password, wrong = secret("a password", "canary-pass-Wq7"), secret("a wrong password", "canary-wrong-Xk2")
+    anna = {"email": "anna@example.com", "name": "Anna", "password": password}
+    await ask("POST", "/auth/register", json=anna)
+    await ask("POST", "/auth/register", json=anna)
+    await ask("POST", "/auth/register", json=anna | {"name": 5})
+    await ask("POST", "/auth/register", json=anna | {"email": "no address"})
+    tokens = await app.post("/auth/login", json=anna)
+    bearer = {"Authorization": f"Bearer {secret('an access token', tokens['access_token'])}"}
+    refresh = {"refresh_token": secret("a refresh token", tokens["refresh_token"])}
+    for email in ("anna@example.com", "nobody@example.com"):
+        await ask("POST", "/auth/login", json={"email": email, "password": wrong})
+    await ask("POST", "/auth/login", json={"email": [anna["email"]], "password": wrong})
+    await ask("POST", "/auth/login", json={"password": wrong})
+    await ask("POST", "/auth/login", content=b'{"email": "a", "password": "canary-wrong-Xk2', headers=JSON)
+    await ask("GET", "/me", headers={"Authorization": f"Basic {secret('a Basic login', 'Y2FuYXJ5OmJhc2lj')}"})
+    await ask("GET", "/me", headers={"Authorization": f"Bearer {secret('a forged token', 'canary.forged.Zt8')}"})
+    query = f"?token={secret('a query', 'canary-query-Rm5')}"
+    for path in (f"/me{query}", f"/no/such{query}", f"/books/x{query}", f"/books?limit=canary-query-Rm5&{query[1:]}"):
+        await ask("GET", path, headers=bearer)
+    card = {"card_token": secret("a card number", "4111-1111-canary-1111")}
+    paid = furnished.basket() | card
+    for fails in (
+        lambda: provider.respond_next(status=402, json=card),
+        lambda: provider.respond_next(status=500, json=card),
+        provider.break_next,
+        lambda: None,
+    ):
+        fails()
+        await ask("POST", "/checkout", json=paid, headers=bearer)
+    await ask("POST", "/checkout", json=paid | {"lines": "all"}, headers=bearer)
+    await ask("POST", "/checkout", json={"lines": [], **card}, headers=bearer)
+    async with wire.outage("reset"):
+        await ask("POST", f"/checkout{query}", json=paid, headers=bearer)
+        await ask("POST", "/auth/login", json=anna)
+        await ask("POST", "/auth/refresh", json=refresh)
+    for table, column, path, body in BROKEN:
+        await shop.execute(f"ALTER TABLE {table} RENAME COLUMN {column} TO gone")
+        values = {"anna": anna | {"email": "eva@example.com"}, "paid": paid, "refresh": refresh, "login": anna}[body]
+        response = await ask("POST", path + query, json=values, headers=bearer)
+        assert response.status == 500, response
+        await shop.execute(f"ALTER TABLE {table} RENAME COLUMN gone TO {column}")
+    told.append(("the metrics", str(await metrics(app))))
+    await app.stop()
+    told.append(("the log", "\n".join(log.texts)))
+    told += [("a span", content(call).decode("utf-8", "replace")) for call in collector.calls]
+    found = [f"{what} is in {where}: {around(text, value)}" for where, text in told for what, value in secrets.items()
+             if value in text or urllib.parse.quote(value) in text]  # fmt: skip
+    expect(not found, ". ".join(found[:4]), because=SECRET, section="Where secrets leak")
+
+
+JSON = {"content-type": "application/json"}
+BROKEN = (
+    ("payments", "card_token", "/checkout", "paid"),
+    ("customers", "password_hash", "/auth/register", "anna"),
+    ("refresh_tokens", "token", "/auth/refresh", "refresh"),
+    ("refresh_tokens", "family", "/auth/login", "login"),
+)
+"""Columns that are gone, and a request that then fails with 500 because of it."""
+
+
+def around(text, value):
+    at = text.find(value)
+    return "…" + text[max(0, at - 60) : at + len(value) + 10] + "…" if at >= 0 else value
+
+
+@pytest.mark.needs("test_ids_do_not_mix")
+async def test_slow_statements_are_named(launch, wire, furnished):
+    """A statement that takes longer than SLOW_STATEMENT_MS has a line with its text, without what was bound to it."""
+    app = await launch(env={"SLOW_STATEMENT_MS": "300", "DATABASE_CONNECTIONS": "1"})
+    log = Log(app)
+    await app.get("/search/titles?title=warm")
+    path, canary = "/search/titles?title=canary-title", "canary-title"
+    for fails in (False, True):
+        async with wire.hold(lambda one: one.data and "books" in one.text, limit=1) as held:
+            name, behind = new_id(), new_id()
+            slow = app.start_request("GET", path, headers=name)
+            await held.wait_for()
+            statement = held.waiting[0]
+            waiting = app.start_request("GET", furnished.book, headers=behind)
+            await app.flush()
+            since = time.perf_counter()
+            while time.perf_counter() < since + WHILE and not slow.task.done():
+                await app.get("/openapi.json")
+            if fails:
+                await wire.cut()
+            held.release()
+            await asyncio.wait({slow.task, waiting.task})
+        await log.request(name["X-Request-ID"], f"GET {path}")
+        lines = [line for line in log.of(name["X-Request-ID"]) if line.get("event") == "slow_statement"]
+        how = "was held for 400 ms" + (", and then its connection broke" if fails else "")
+        right = [
+            line
+            for line in lines
+            if squeezed(line.get("statement")) == squeezed(statement.text) and line.get("duration_ms", 0) >= 300
+        ]
+        expect(
+            len(right) == 1 and canary not in str(lines),
+            f"A statement {how}: {statement.text[:150]} Its lines with event=slow_statement: {shown(lines)}. "
+            f"Expected: one, with this text in `statement`, its time in `duration_ms`, and no bound value.",
+            because=SLOW,
+            section="Slow statements",
+        )
+        if not fails:
+            await log.request(behind["X-Request-ID"], f"GET {furnished.book}")
+            lines = [line for line in log.of(behind["X-Request-ID"]) if line.get("event") == "slow_statement"]
+            long = [line for line in lines if line.get("duration_ms", 0) >= 900 * WHILE]
+            expect(
+                not long,
+                f"A request waited 400 ms for the only connection, and its statements were quick. {shown(long)}",
+                because="Somebody makes a statement faster that was never slow.",
+                section="Slow statements",
+            )
+
+
+def squeezed(text):
+    return " ".join(str(text).split()).rstrip(";")

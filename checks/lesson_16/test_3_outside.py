@@ -1,0 +1,304 @@
+"""Lesson 16: observability. Here: what is read from outside: probes, metrics and traces."""
+
+import asyncio
+import contextlib
+import time
+from signal import SIGTERM
+from uuid import uuid4
+
+import pytest
+
+from checks.kit.report import expect
+from checks.kit.testbed.waiting import served_meanwhile
+from checks.kit.wire import OUTAGES
+from checks.lesson_16.lines import Log, metrics, send, shown, total
+from checks.lesson_16.spans import CLIENT, SERVER, received
+
+RESTART = "Kubernetes restarts all processes at once, which cures nothing, and each of them loses the requests at hand."
+READY = "Customers are sent to a process that cannot serve them, or to none although all could."
+SERIES = "Prometheus keeps each combination of labels for weeks. Anybody who sends odd requests fills its memory."
+TRACE = "The picture of the request is wrong: its statements are missing, or are those of another request."
+HARM = "The shop is down because what only watches it is down."
+
+
+async def test_liveness_asks_nobody(launch, wire, furnished):
+    """`GET /live` returns 200 while the database is silent and all connections are taken, and sends no statement."""
+    app = await launch(env={"DATABASE_CONNECTIONS": "1"})
+    await app.get(furnished.book)
+    async with wire.hold(lambda one: one.data, limit=1) as held:
+        slow = app.start_request("GET", furnished.book)
+        await held.wait_for()
+        with wire.watching() as seen:
+            busy = await served_meanwhile(app, "GET", "/live")
+        asked = len(seen.statements) + seen.connections_opened
+        held.release()
+        await slow
+    with contextlib.suppress(Exception):
+        async with wire.black_hole():
+            waiting = app.start_request("GET", "/ready")
+            await app.flush()
+            silent = await served_meanwhile(app, "GET", "/live")
+            was_first = not waiting.task.done()
+        await waiting
+    for when, response in (("all connections were taken", busy), ("the database was silent", silent)):
+        expect(
+            response is not None and response.status == 200,
+            f"While {when}: GET /live → {response.status if response else 'no response'}. Expected: 200.",
+            because=RESTART,
+            section="Liveness and readiness",
+        )
+    expect(
+        not asked and was_first,
+        f"GET /live sent {asked} statements. While the database was silent, it responded "
+        f"{'before' if was_first else 'after'} GET /ready.",
+        because=RESTART,
+        section="Liveness and readiness",
+    )
+
+
+async def test_readiness_follows_the_database(app, wire):
+    """`GET /ready` returns 503 while the database is away, in whatever way, and 200 when it is back."""
+    for how in OUTAGES:
+        before = await until_ready(app)
+        async with wire.outage(how):
+            away = [await app.get("/ready", timeout=10) for _ in range(2)]
+        back = await until_ready(app)
+        expect(
+            before.status == back.status == 200 and {one.status for one in away} == {503},
+            f"The database was away ({how}). GET /ready before: {before.status}, meanwhile: "
+            f"{[one.status for one in away]}, afterwards: {back.status}. Expected: 200, 503 and 503, 200.",
+            because=READY,
+            section="Liveness and readiness",
+        )
+
+
+async def until_ready(app):
+    """The first response that is 200, or the last one of many."""
+    for _ in range(20):
+        response = await app.get("/ready", timeout=10)
+        if response.status == 200:
+            break
+    return response
+
+
+@pytest.mark.needs("test_each_request_has_one_line")
+async def test_metrics_have_few_labels(app, wire, shop, furnished):
+    """`/metrics` counts each request by method, route and status, and has no label with what a client has made up."""
+    await shop.execute("ALTER TABLE wishes RENAME TO wishes_gone")
+    login, book = furnished.logins[0], "/books/{book_id}"
+
+    async def ask(number):
+        for path in (f"/books/{furnished.ids.books[number]}", f"/books/{number + 1}", f"/books/no-{number}"):
+            await app.get(path, headers={"Host": "bookshop", "User-Agent": f"canary-{number}"})
+        await app.get(f"/canary-{number}/{number}?canary-{number}")
+        await app.request(f"CANARY{number}", "/live")
+        await app.request(f"CANARY{number}", f"/canary-{number}")
+        await app.get("/live", headers={"Host": f"canary-{number}.example"})
+        await app.get("/wishlist", headers=login)
+        async with wire.refusing():
+            await wire.cut()
+            await app.get(furnished.book)
+
+    await ask(0)
+    first = await metrics(app)
+    for number in range(1, 4):
+        await ask(number)
+    later = await metrics(app)
+    new = {(one.name, *sorted(one.labels.items())) for one in later} - {
+        (one.name, *sorted(one.labels.items())) for one in first
+    }
+    odd = [one for one in new if not one[0].startswith("process_") and "/metrics" not in str(one)]
+    expect(
+        not odd,
+        f"Three times as many odd requests made {len(odd)} new series, such as {sorted(map(str, odd))[:3]}.",
+        because=SERIES,
+        section="Metrics have few labels",
+    )
+    name = "http_requests_total"
+    expected = {
+        (book, "200"): 3, (book, "404"): 3, (book, "422"): 3, (book, "503"): 3,
+        ("/live", "200"): 3, ("/wishlist", "500"): 3,
+    }  # fmt: skip
+    counted = {
+        (route, status): total(later, name, method="GET", route=route, status=status)
+        - total(first, name, method="GET", route=route, status=status)
+        for route, status in expected
+    }
+    expect(
+        counted == expected,
+        f"`{name}` has counted these GET requests, by route and status: {counted}. Expected: {expected}.",
+        because="The share of requests that fail is wrong, and so is each alarm that is made of it.",
+        section="Metrics have few labels",
+    )
+    seconds = "http_request_duration_seconds_count"
+    timed = total(later, seconds, method="GET", route=book) - total(first, seconds, method="GET", route=book)
+    expect(
+        timed == 12,
+        f"`{seconds}` has {timed:g} more GET requests of {book}. Expected: 12.",
+        because="A dashboard of how long requests take leaves out those that failed, which were the slow ones.",
+        section="Metrics have few labels",
+    )
+
+
+async def test_the_pool_is_measured(launch, wire, furnished):
+    """`db_pool_connections_in_use` is how many connections are lent out, and `/metrics` itself needs none."""
+    app = await launch(env={"DATABASE_CONNECTIONS": "3"})
+    for busy in (2, 3):
+        async with wire.hold(lambda one: one.data) as held:
+            sent = [app.start_request("GET", furnished.book) for _ in range(busy)]
+            await held.wait_for(busy)
+            response = await served_meanwhile(app, "GET", "/metrics")
+            expect(
+                response is not None and response.status == 200,
+                f"{busy} of 3 connections were taken. GET /metrics → {response or 'no response'}.",
+                because="The metrics are missing for the hour in which somebody needs them.",
+                section="Metrics have few labels",
+            )
+            meanwhile = await metrics(app)
+            held.release()
+            for request in sent:
+                await request
+        await wire.wait_idle()
+        await app.flush()
+        afterwards = await metrics(app)
+        told = [total(samples, "db_pool_connections_in_use") for samples in (meanwhile, afterwards)]
+        limit = total(meanwhile, "db_pool_connections_limit")
+        expect(
+            told == [busy, 0] and limit == 3,
+            f"{busy} requests had a connection of a pool of 3. `db_pool_connections_in_use` was {told[0]:g}, then "
+            f"{told[1]:g}; `db_pool_connections_limit` was {limit:g}. Expected: {busy}, 0 and 3.",
+            because="Nobody sees that the pool is too small, or that a request keeps its connection.",
+            section="Metrics have few labels",
+        )
+
+
+async def test_spans_have_their_parents(app, wire, furnished, collector):
+    """A trace has one span for the request and one for each of its statements, below it, also if requests overlap."""
+    login, sent = furnished.logins[0], {}
+
+    def ask(method, path, **options):
+        trace, parent = uuid4().hex, uuid4().hex[:16]
+        headers = options.pop("headers", {}) | {"traceparent": f"00-{trace}-{parent}-01"}
+        sent[trace] = (f"{method} {path}", parent)
+        return trace, app.start_request(method, path, headers=headers, **options)
+
+    expected = {}
+    for method, path, options in (
+        ("GET", furnished.order, {"headers": login}),
+        ("GET", furnished.book, {}),
+        ("GET", "/export/books.csv", {}),
+        ("POST", "/orders", {"headers": login, "json": furnished.basket()}),
+        ("GET", "/books/1", {}),
+        ("GET", "/no/such/path", {}),
+    ):
+        with wire.watching() as seen:
+            trace, request = ask(method, path, **options)
+            await request
+        expected[trace] = sorted(squeezed(one.text) for one in seen.data_statements)
+    async with wire.hold(lambda one: one.data, limit=1) as held:
+        slow, first = ask("GET", furnished.order, headers=login)
+        await held.wait_for()
+        since = time.perf_counter()
+        quick, second = ask("GET", furnished.book)
+        await second
+        seconds = time.perf_counter() - since
+        held.release()
+        await first
+    same = {what: trace for trace, (what, _) in reversed(sent.items())}
+    for trace in (slow, quick):
+        expected[trace] = expected[same[sent[trace][0]]]
+    for _ in range(2):
+        await app.get("/live")
+    await app.stop()
+    spans = received(collector)
+    for trace, (what, parent) in sent.items():
+        await expect_trace([one for one in spans if one.trace == trace], what, parent, expected[trace])
+    longest = max((one.seconds for one in spans if one.trace == slow and one.statement), default=0)
+    expect(
+        longest >= 0.9 * seconds,
+        f"A statement was held for {seconds:.3f} s. The longest span of a statement has {longest:.3f} s.",
+        because=TRACE,
+        section="Traces",
+    )
+    roots = [one for one in spans if one.kind == SERVER and one.trace not in sent]
+    expect(
+        len({one.trace for one in roots}) == len(roots) == 2,
+        f"Two more requests came without `traceparent`. They have {len(roots)} spans of kind SERVER, in "
+        f"{len({one.trace for one in roots})} traces. Expected: two, in two.",
+        because=TRACE,
+        section="Traces",
+    )
+
+
+async def expect_trace(spans, what, parent, statements):
+    servers = [one for one in spans if one.kind == SERVER]
+    expect(
+        len(servers) == 1 and servers[0].parent == parent,
+        f"{what} was sent with a `traceparent`. Its trace has {len(servers)} spans of kind SERVER at the collector: "
+        f"{shown([one.name for one in servers])}. Expected: one, whose parent is the client's span.",
+        because=TRACE,
+        section="Traces",
+    )
+    by_id = {one.id: one for one in spans}
+    told = [one for one in spans if one.statement and squeezed(one.statement).split()[0].upper() not in CONTROL]
+    expect(
+        sorted(squeezed(one.statement) for one in told) == statements and {one.kind for one in told} <= {CLIENT},
+        f"{what} sent {len(statements)} statements. Its trace has {len(told)} spans with `db.query.text`, of kinds "
+        f"{sorted({one.kind for one in told})}: {shown([squeezed(one.statement) for one in told])}",
+        because=TRACE,
+        section="Traces",
+    )
+    for one in told:
+        seen = set()
+        while one.parent in by_id and one.id not in seen:
+            seen.add(one.id)
+            one = by_id[one.parent]
+        expect(
+            one is servers[0],
+            f"In the trace of {what}, the span of a statement is below {one.name!r}, not below the request.",
+            because=TRACE,
+            section="Traces",
+        )
+
+
+CONTROL = ("BEGIN", "BEGIN;", "COMMIT", "COMMIT;", "ROLLBACK", "ROLLBACK;", "SAVEPOINT", "RELEASE")
+
+
+def squeezed(text):
+    return " ".join(text.split()).rstrip(";")
+
+
+async def test_a_silent_collector_harms_nothing(launch, furnished, collector):
+    """While the collector is away, or does not respond, requests are served, and SIGTERM ends the app within 5 s."""
+    async with collector.hold():
+        await expect_no_harm(await launch(), furnished, "does not respond")
+    collector.respond(status=503)
+    await expect_no_harm(await launch(), furnished, "responds with 503")
+    for url in ("http://127.0.0.1:9", "http://collector.invalid:4318"):
+        await expect_no_harm(await launch(env={"OTEL_EXPORTER_OTLP_ENDPOINT": url}), furnished, f"is away ({url})")
+    await expect_no_harm(await launch(env={"OTEL_EXPORTER_OTLP_ENDPOINT": None}), furnished, "is not set")
+
+
+async def expect_no_harm(app, furnished, how):
+    log = Log(app)
+    for _ in range(3):
+        try:
+            async with asyncio.timeout(5):
+                name, response = await send(app, "GET", furnished.book)
+        except TimeoutError:
+            name, response = "", None
+        expect(
+            response is not None and response.status == 200,
+            f"While the collector {how}: GET {furnished.book} → {response or 'no response within 5 s'}.",
+            because=HARM,
+            section="Traces",
+        )
+        await log.request(name, f"GET {furnished.book}")
+    ended = await app.stop(within=5)
+    expect(
+        ended is not None and ended.code in (0, -SIGTERM),
+        f"While the collector {how}, SIGTERM was sent. After 5 s the app "
+        f"{'was still running' if ended is None else f'had ended with exit code {ended.code}'}.",
+        because="Each deploy waits for the collector, and then the process is killed with the requests that it has.",
+        section="Traces",
+    )
