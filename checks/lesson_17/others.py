@@ -32,6 +32,8 @@ LEFT = """
 """
 """What a session has that a new one does not have; prepared statements aside."""
 
+TRIES = 5
+
 FAILED = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 
 
@@ -57,9 +59,23 @@ class Others:
         )  # fmt: skip
 
     async def enter(self) -> None:
-        """Takes one of the two connections."""
-        self.one, self.other = await self.connect(), await self.connect()
-        await self.one.execute("BEGIN")
+        """Takes one of the two connections to PostgreSQL. Both are open afterwards, so nobody waits for a login."""
+        self.one = await self._begun(None)
+        self.other = await self._begun(None)
+        await self.other.execute("COMMIT")
+
+    async def _begun(self, client: asyncpg.Connection[Any] | None) -> asyncpg.Connection[Any]:
+        """The client, or another one where PgBouncer has ended it, in a transaction: on a slow machine it may wait."""
+        for attempt in range(TRIES):
+            try:
+                client = client or await self.connect()
+                await client.execute("BEGIN")
+                return client
+            except FAILED:
+                client = None
+                if attempt == TRIES - 1:
+                    raise
+        raise AssertionError
 
     async def leave(self) -> None:
         for client in (self.one, self.other):
@@ -67,23 +83,14 @@ class Others:
 
     async def swap(self) -> None:
         """From now on the app gets the connection that one of us had."""
-        try:
-            await self.other.execute("BEGIN")  # waits until the app's transaction has ended
-        except FAILED:
-            self.other = await self.connect()
-            return
+        self.other = await self._begun(self.other)  # waits until the app's transaction has ended
         await self.one.execute("COMMIT")
         self.one, self.other = self.other, self.one
-
-    async def reconnect(self) -> None:
-        """After a restart of PgBouncer."""
-        await self.leave()
-        await self.enter()
 
     @asynccontextmanager
     async def both(self) -> AsyncIterator[list[asyncpg.Connection[Any]]]:
         """No connection is left for the app."""
-        await self.other.execute("BEGIN")
+        self.other = await self._begun(self.other)
         try:
             yield [self.one, self.other]
         finally:
@@ -96,7 +103,7 @@ class Others:
         try:
             yield
         finally:
-            await self.one.execute("BEGIN")
+            self.one = await self._begun(self.one)
 
     @asynccontextmanager
     async def taking_turns(self, every: int = 1) -> AsyncIterator[None]:

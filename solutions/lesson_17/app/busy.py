@@ -19,7 +19,6 @@ REPEATABLE = {"GET", "HEAD", "PUT", "DELETE"}
 """Methods whose effect is the same when a client sends the request twice."""
 
 PASSING = {
-    "08P01",  # PgBouncer has no connection to give, or is about to end
     "25006",  # a former primary, read-only since a fail-over
     "25P03",  # idle for too long inside a transaction
     "40001",  # serialization failure: the transaction was rolled back
