@@ -123,6 +123,16 @@ async def send(app: App, method: str, path: str, **options: Any) -> tuple[str, R
     return header["X-Request-ID"], await app.request(method, path, **options)
 
 
+def must(response: Response, status: int) -> None:
+    """What the check goes on from."""
+    expect(
+        response.status == status,
+        f"{response}. Expected: status {status}, as before this lesson.",
+        because="What worked does not work any more.",
+        section="See it break",
+    )
+
+
 async def templates(app: App) -> Callable[[str, str], str]:
     """Finds the template of a path, as the API's document has it."""
     known = (await app.get("/openapi.json"))["paths"]

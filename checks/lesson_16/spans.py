@@ -17,13 +17,14 @@ SERVER, CLIENT = 2, 3
 
 @dataclass(frozen=True)
 class Span:
-    """Ids are in hexadecimal digits; `seconds` is how long it lasted."""
+    """Ids are in hexadecimal digits; `start` and `seconds` say when it began, and how long it lasted."""
 
     trace: str
     id: str
     parent: str
     kind: int
     name: str
+    start: float
     seconds: float
     attributes: dict[str, Any] = field(default_factory=dict)
 
@@ -64,6 +65,7 @@ def _of_protobuf(body: bytes) -> list[Span]:
             one.parent_span_id.hex(),
             one.kind,
             one.name,
+            one.start_time_unix_nano / 1e9,
             (one.end_time_unix_nano - one.start_time_unix_nano) / 1e9,
             {
                 pair.key: getattr(pair.value, pair.value.WhichOneof("value") or "string_value")
@@ -85,6 +87,7 @@ def _of_json(body: bytes) -> list[Span]:
             one.get("parentSpanId", "").lower(),
             kinds.get(one.get("kind"), one.get("kind", 0)),
             one.get("name", ""),
+            int(one["startTimeUnixNano"]) / 1e9,
             (int(one["endTimeUnixNano"]) - int(one["startTimeUnixNano"])) / 1e9,
             {pair["key"]: next(iter(pair["value"].values()), "") for pair in one.get("attributes", ())},
         )

@@ -6,7 +6,7 @@ import time
 from uuid import uuid4
 
 from checks.kit.report import expect
-from checks.lesson_16.lines import LOST, REQUEST_ID, Log, new_id, said, send, shown, templates
+from checks.lesson_16.lines import LOST, REQUEST_ID, Log, must, new_id, said, send, shown, templates
 
 BLIND = "It was slow between two and three, and nobody can say whether the database was, or the pool, or the code."
 FALSE = "An id that a client has made up hides its requests among those of others, or breaks what reads the log."
@@ -175,7 +175,7 @@ async def busy_until(app, until, request):
     now = time.perf_counter()
     while time.perf_counter() < until and not request.task.done():
         now = time.perf_counter()
-        await app.get("/openapi.json")
+        await app.get("/nothing")
     return now
 
 
@@ -200,12 +200,13 @@ async def test_ids_do_not_mix(launch, shop, wire, furnished, provider):
     app = await launch(env={"SLOW_STATEMENT_MS": "60000"})
     log, headers = Log(app), furnished.logins
     paid = furnished.basket() | {"card_token": "tok"}
-    alone = {}
+    alone, idle = {}, await lines_of_nobody(app)
     for path, body in (("/checkout", paid), ("/orders", furnished.basket())):
         name, response = await send(app, "POST", path, json=body, headers=headers[0])
-        assert response.status == 201, response
+        must(response, 201)
         await app.flush()
         await log.request(name, f"POST {path}")
+        expect_only_id(log, name, response, idle)
         alone[path] = said(log.of(name))
     async with provider.hold() as held:
         sent = []
@@ -238,20 +239,24 @@ async def test_ids_do_not_mix(launch, shop, wire, furnished, provider):
             because=LOST,
             section="Ids of requests that overlap",
         )
-    await expect_only_ids(app, shop, headers[0])
-
-
-async def expect_only_ids(app, shop, headers):
-    """While the only request fails with 500, each line that is written has its id."""
     await shop.execute("ALTER TABLE wishes RENAME TO wishes_gone")
+    name, response = await send(app, "GET", "/wishlist", headers=headers[0])
+    await log.until(lambda: log.requests(name))
+    expect_only_id(log, name, response, idle)
+
+
+async def lines_of_nobody(app):
+    """What the server says when no request is under way, as skeletons."""
     idle = Log(app)
     await app.flush()
     await idle.until(lambda: idle.lines)
-    known = set(said(idle.lines))
-    log = Log(app)
-    name, response = await send(app, "GET", "/wishlist", headers=headers)
-    await log.request(name, "GET /wishlist, while its table is gone,")
-    strange = [line for line in log.lines if line.get("request_id") != name and not set(said([line])) <= known]
+    return set(said(idle.lines))
+
+
+def expect_only_id(log, name, response, idle):
+    """Each line that was written while this was the only request has its id."""
+    start = next((number for number, line in enumerate(log.lines) if line.get("request_id") == name), len(log.lines))
+    strange = [line for line in log.lines[start:] if line.get("request_id") != name and not set(said([line])) <= idle]
     expect(
         not strange,
         f"{response}, with X-Request-ID: {name}. Meanwhile the app wrote lines without this id: {shown(strange)}",

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, event
 
-from app.tracing import statement_span
+from app.tracing import statement_span, tracer
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,8 @@ current: ContextVar[Cost | None] = ContextVar("cost", default=None)
 def waiting_for_pool() -> Iterator[None]:
     """Counts the time of the block as waiting for a connection."""
     started = perf_counter()
-    yield
+    with tracer.start_as_current_span("pool", record_exception=False):
+        yield
     if cost := current.get():
         cost.pool_wait += perf_counter() - started
 

@@ -12,7 +12,7 @@ from opentelemetry.trace import Status, StatusCode
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import ExceptionContext, ExecutionContext
 
-from app.tracing import statement_span
+from app.tracing import statement_span, tracer
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,8 @@ def waiting_for_pool() -> Iterator[None]:
     """Counts the time of the block as waiting for a connection, also if there is none in the end."""
     started = perf_counter()
     try:
-        yield
+        with tracer.start_as_current_span("pool", record_exception=False):
+            yield
     finally:
         if cost := current.get():
             cost.pool_wait += perf_counter() - started
