@@ -6,7 +6,8 @@ There are two of them for a role. As long as another client is in a transaction,
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+import itertools
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from checks.kit.postgres.connect import Login
     from checks.kit.testbed.testbed import Testbed
     from checks.kit.wire import Statement
+
+EACH, EACH_SECOND = (True,), (False, True)
+"""For `taking_turns`: each transaction gets another connection than the one before, or each second one does so."""
 
 TRACKED = ("client_encoding", "DateStyle", "TimeZone", "standard_conforming_strings", "application_name")
 """Settings that PgBouncer sets for each client anew."""
@@ -106,10 +110,14 @@ class Others:
             self.one = await self._begun(self.one)
 
     @asynccontextmanager
-    async def taking_turns(self, every: int = 1) -> AsyncIterator[None]:
-        """Each transaction of the app gets another connection than the last one; or only each second one does so."""
+    async def taking_turns(self, turns: Sequence[bool] = (True, True, False)) -> AsyncIterator[None]:
+        """The app's transactions get now this connection, now that one: another than the last one where it says True.
+
+        By default two of three do so. A ping at each checkout is a transaction, too: if each one changed, requests
+        would always have the same connection.
+        """
         async with self._testbed.wire.hold(beginning) as held:
-            turning = asyncio.ensure_future(self._turn(held, every))
+            turning = asyncio.ensure_future(self._turn(held, turns))
             try:
                 yield
             finally:
@@ -117,13 +125,11 @@ class Others:
                 with suppress(asyncio.CancelledError, *FAILED):
                     await turning
 
-    async def _turn(self, held: Any, every: int) -> None:
-        number = 0
-        while True:
-            if not await held.count_within(1, timeout=60):
-                continue
-            number += 1
-            if number % every == 0:
+    async def _turn(self, held: Any, turns: Sequence[bool]) -> None:
+        for change in itertools.cycle(turns):
+            while not await held.count_within(1, timeout=60):
+                pass
+            if change:
                 await self.swap()
             held.release_one()
 
