@@ -39,10 +39,8 @@ async def open_engine(url: str, pool_size: int, slow: float = 0.5) -> AsyncItera
             "timeout": 2,
             "command_timeout": 3,  # for a server that is silent; one that is slow is stopped by statement_timeout
             # A prepared statement stays on the connection to PostgreSQL where it was made, and PgBouncer gives the next
-            # transaction another one. So neither asyncpg nor SQLAlchemy may remember any, and none has a name.
+            # transaction another one. With 0, asyncpg gives it no name, and makes it anew for each execution.
             "statement_cache_size": 0,
-            "prepared_statement_cache_size": 0,
-            "prepared_statement_name_func": str,
         },
     )
     Statements(engine.sync_engine, slow)  # first, for the other one raises
