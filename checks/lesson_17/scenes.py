@@ -52,10 +52,11 @@ async def tried(testbed: Testbed, others: Others, driver: str, options: Mapping[
     from sqlalchemy.exc import SQLAlchemyError
     from sqlalchemy.ext.asyncio import create_async_engine
 
+    await testbed.pgbouncer.command("RECONNECT")  # new sessions, without prepared statements of earlier cells
     engine = create_async_engine(
         url(testbed).replace("asyncpg", driver), connect_args=dict(options), pool_pre_ping=True, pool_size=1
     )
-    before, failed = await others.prepared(), 0
+    failed = 0
     async with others.taking_turns():
         for _ in range(rounds):
             try:
@@ -65,7 +66,7 @@ async def tried(testbed: Testbed, others: Others, driver: str, options: Mapping[
             except (SQLAlchemyError, *FAILED):
                 failed += 1
         await engine.dispose()
-    return f"{failed:>3} of {rounds} failed {await others.prepared() - before:>6} left"
+    return f"{failed:>3} of {rounds} failed {await others.prepared():>6} left"
 
 
 async def kept(testbed: Testbed, act: str, look: str) -> tuple[str, str, str]:
@@ -167,6 +168,22 @@ def short(what: tuple[str, ...]) -> str:
     if "receipts" in text:
         return "query"
     return "set zone" if "app.zone" in text or "set_config($" in text else "other"
+
+
+async def shared(s: RunningApp, clients: int, *, past: bool) -> tuple[int, int]:
+    """So many clients run 5 transactions each, at once. How many connections they opened, and PostgreSQL had."""
+    wire = s.testbed.server_side if past else s.testbed.wire
+    with s.testbed.wire.watching() as front, s.testbed.server_side.watching() as behind:
+
+        async def work() -> None:
+            client = await connect(s.testbed, wire)
+            for _ in range(5):
+                async with client.transaction():
+                    await client.execute("SELECT count(*) FROM books")
+            client.terminate()
+
+        await asyncio.gather(*(work() for _ in range(clients)))
+    return front.connections_opened, len({one.connection for one in behind.statements})
 
 
 async def two_reports(target: str) -> tuple[str, Recording, Recording]:

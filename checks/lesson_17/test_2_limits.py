@@ -193,8 +193,8 @@ async def test_connections_stay_within_their_budget(launch, furnished, server_si
     await asyncio.gather(*(request.task for request in requests), return_exceptions=True)
     expect(
         0 < most <= BUDGET and not past,
-        f"With DATABASE_CONNECTIONS={BUDGET} two workers of the app used {plural(most, 'connection')} to PgBouncer at the "
-        f"same time. Past it there were those of: {', '.join(past) or 'nobody'}.",
+        f"With DATABASE_CONNECTIONS={BUDGET} two workers of the app used {plural(most, 'connection')} to PgBouncer at "
+        f"the same time. Past it there were those of: {', '.join(past) or 'nobody'}.",
         because="PgBouncer has 40 for the whole shop. It refuses the others, whoever they are.",
         section="Two pools, one after the other",
     )
