@@ -12,7 +12,7 @@ import asyncpg
 
 from checks.kit.notebook import RunningApp, run_app
 from checks.lesson_17.fixtures import Furnished, furnish
-from checks.lesson_17.others import EACH, FAILED, Others
+from checks.lesson_17.others import FAILED, Others
 
 if TYPE_CHECKING:
     from checks.kit.testbed.testbed import Testbed
@@ -65,8 +65,16 @@ async def tried(testbed: Testbed, others: Others, driver: str, options: Mapping[
                     await connection.execute(text("SELECT 1"))
             except (SQLAlchemyError, *FAILED):
                 failed += 1
-        await engine.dispose()
-    return f"{failed:>3} of {rounds} failed {await others.prepared():>6} left"
+    async with others.none():
+        with testbed.wire.watching() as seen:
+            try:
+                async with engine.begin() as connection:
+                    await connection.execute(text("SELECT 1"))
+            except (SQLAlchemyError, *FAILED):
+                pass
+        trips = seen.round_trips if not any(one.error for one in seen.statements) else "-"
+    await engine.dispose()
+    return f"{failed:>3} of {rounds} failed {await others.prepared():>6} left {trips:>6} round trips"
 
 
 async def kept(testbed: Testbed, act: str, look: str) -> tuple[str, str, str]:
@@ -113,7 +121,8 @@ def parts(seen: Recording) -> list[Part]:
         mine = begun.setdefault(one.connection, [])
         mine.append(one)
         if one.verb in ("COMMIT", "ROLLBACK"):
-            what = tuple(each.text for each in mine if each.data and not each.driver)
+            ends = ("BEGIN", "COMMIT", "ROLLBACK", "")
+            what = tuple(each.text for each in mine if each.verb not in ends)
             if what:
                 found.append(Part(one.connection, mine[0].started, one.finished or one.started, what))
             begun[one.connection] = []
@@ -194,8 +203,9 @@ async def two_reports(target: str) -> tuple[str, Recording, Recording]:
             f"VALUES (gen_random_uuid(), 'T', '2026-03-08 05:00+00', 700, {shop.shop_id})"
         )
         with s.wire.watching() as front, s.testbed.server_side.watching() as behind:
-            async with others.taking_turns(EACH):
+            async with others.taking_turns():
                 zones = ("Pacific/Kiritimati", "Pacific/Niue")
                 responses = await asyncio.gather(*(s.app.get(f"{DAILY}{zone}") for zone in zones))
+                await s.wire.wait_idle()
         told = [str(one.json[0]["cents"]) if one.ok else str(one.status) for one in responses]
         return ", ".join(told), front, behind
