@@ -176,9 +176,9 @@ async def test_slow_statements_are_named(launch, wire, furnished):
             if squeezed(line.get("statement")) == squeezed(statement.text) and line.get("duration_ms", 0) >= 300
         ]
         expect(
-            len(right) == 1 and canary not in str(lines),
+            len(right) == 1 and canary not in str(lines) and all(line.get("duration_ms", 0) >= 300 for line in lines),
             f"A statement {how}: {statement.text[:150]} Its lines with event=slow_statement: {shown(lines)}. "
-            f"Expected: one, with this text in `statement`, its time in `duration_ms`, and no bound value.",
+            f"Expected: one with this text in `statement` and no bound value, and none of less than 300 ms.",
             because=SLOW,
             section="Slow statements",
         )

@@ -32,7 +32,9 @@ class AsJson(logging.Formatter):
             "request_id": request_id.get(),
             **getattr(record, "fields", {}),
         }
-        line = f'{{"time": "{datetime.fromtimestamp(record.created, UTC).isoformat()}", "event": "{record.getMessage()}", '
+        line = (
+            f'{{"time": "{datetime.fromtimestamp(record.created, UTC).isoformat()}", "event": "{record.getMessage()}", '
+        )
         line += json.dumps(fields, default=str)[1:]
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)

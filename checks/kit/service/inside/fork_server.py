@@ -74,14 +74,14 @@ PRELOAD = (
     "jwt",
     "pwdlib.hashers.argon2",
     "concurrent.futures.thread",
-    # from lesson 16 on: metrics and traces
-    "prometheus_client",
-    "opentelemetry.sdk.trace.export",
-    "opentelemetry.exporter.otlp.proto.http.trace_exporter",
     # from lesson 07 on: calls of services outside; httpx imports the last two for its first client
     "httpx",
     "httpcore",
     "certifi",
+    # from lesson 16 on: metrics and traces
+    "prometheus_client",
+    "opentelemetry.sdk.trace.export",
+    "opentelemetry.exporter.otlp.proto.http.trace_exporter",
 )
 
 PRELOAD_FOR_COMMAND = {
