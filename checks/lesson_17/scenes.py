@@ -118,11 +118,13 @@ def parts(seen: Recording) -> list[Part]:
     found: list[Part] = []
     begun: dict[int, list[Statement]] = {}
     for one in seen.statements:
+        if one.verb == "BEGIN":
+            begun[one.connection] = []
         mine = begun.setdefault(one.connection, [])
         mine.append(one)
         if one.verb in ("COMMIT", "ROLLBACK"):
             ends = ("BEGIN", "COMMIT", "ROLLBACK", "")
-            what = tuple(each.text for each in mine if each.verb not in ends)
+            what = tuple(each.text for each in mine if each.verb not in ends and not each.driver)
             if what:
                 found.append(Part(one.connection, mine[0].started, one.finished or one.started, what))
             begun[one.connection] = []
@@ -134,7 +136,7 @@ def both_sides_picture(pictures: Mapping[str, tuple[Recording, Recording]]) -> A
     import matplotlib.pyplot as plt
 
     figure, rows = plt.subplots(len(pictures), figsize=(11, 2.7 * len(pictures)), squeeze=False)
-    for axes, (label, (front, behind)) in zip(rows[:, 0], pictures.items(), strict=True):
+    for axes, (title, (front, behind)) in zip(rows[:, 0], pictures.items(), strict=True):
         clients = sorted(parts(front), key=lambda part: part.ended)
         servers = sorted(parts(behind), key=lambda part: part.ended)
         names = list(dict.fromkeys(part.connection for part in clients))
@@ -145,7 +147,8 @@ def both_sides_picture(pictures: Mapping[str, tuple[Recording, Recording]]) -> A
             color = COLORS[names.index(part.connection) % len(COLORS)]
             y = -names.index(part.connection)
             axes.add_patch(plt.Rectangle((column - 0.44, y - 0.3), 0.88, 0.6, color=color))
-            axes.text(column, y, short(part.what), ha="center", va="center", color="white", fontsize=7.5)
+            label = short(part.what) if match else "fails"
+            axes.text(column, y, label, ha="center", va="center", color="white", fontsize=7.5)
             if match is None:
                 continue
             left.remove(match)
@@ -162,7 +165,7 @@ def both_sides_picture(pictures: Mapping[str, tuple[Recording, Recording]]) -> A
             axes.text(-0.6, y, f"session {n + 1} of PostgreSQL", ha="right", va="center", fontsize=8)
         axes.set_xlim(-3.2, max(len(clients), 6) - 0.4)
         axes.set_ylim(-len(names) - len(sessions) - 0.6, 0.6)
-        axes.set_title(label, loc="left", fontsize=10)
+        axes.set_title(title, loc="left", fontsize=10)
         axes.axis("off")
     figure.tight_layout()
     plt.close(figure)

@@ -65,7 +65,8 @@ async def test_a_process_reaches_it_and_what_is_behind_it(testbed: Testbed) -> N
         past = await testbed.command("-c", LOOK, "DIRECT_DATABASE_URL")
         assert past.output.strip() == "1"
         assert not testbed.seen.statements
-        as_app = await testbed.command("-c", LOOK.replace("count(*) FROM alembic_version", "1"), "DIRECT_APP_DATABASE_URL")
+        look = LOOK.replace("count(*) FROM alembic_version", "1")
+        as_app = await testbed.command("-c", look, "DIRECT_APP_DATABASE_URL")
         assert as_app.output.strip() == "1"
         assert testbed.database.app is not None
         assert testbed.database.app.role in {one.parameters["user"] for one in testbed.server_side.closed}
