@@ -125,8 +125,13 @@ async def test_a_full_pool_is_no_error_of_the_app(app, furnished, others, shop):
 DAILY = "/reports/daily?first=2026-03-06&last=2026-03-10&zone=UTC"
 
 
-async def test_a_restart_of_pgbouncer_loses_nothing(testbed, launch, furnished, pgbouncer, server_side, shop):
+async def test_a_restart_of_pgbouncer_loses_nothing(testbed, launch, furnished, server_side, shop, wire):
     """After a restart of PgBouncer the next requests succeed; those under way get 503, and nothing is done twice."""
+    idle = await launch()
+    await idle.get(furnished.book)
+    await wire.wait_idle()
+    await restarted(testbed, kill=True)
+    expect_served([await idle.get(path) for path in ("/health", furnished.book, "/dashboard")], "killed")
     for kill in (True, False):
         app = await launch()
         await app.get(furnished.book)
@@ -142,11 +147,8 @@ async def test_a_restart_of_pgbouncer_loses_nothing(testbed, launch, furnished, 
                     await asyncio.wait([order.task], timeout=15)
                 else:
                     await commits.wait_for_or(order.task)
-                await pgbouncer.restart(kill=kill)
+                await restarted(testbed, kill=kill)
                 under_way = [await read, await order]
-        visitors = Others(testbed, testbed.database.app)
-        await visitors.enter()  # PgBouncer is connected to PostgreSQL again, however slow the machine is
-        await visitors.leave()
         stored = await shop.count("orders") - before
         expect(
             all(one.status in (200, 503) for one in under_way[:1]) and under_way[1].status in (201, 503),
@@ -166,14 +168,25 @@ async def test_a_restart_of_pgbouncer_loses_nothing(testbed, launch, furnished, 
         paths = ("/health", furnished.book, "/dashboard", "/books", furnished.book)
         later = [await app.get(path) for path in paths]
         placed = await app.post("/orders", json=furnished.basket(), headers=furnished.logins[1])
-        failed = [one for one in (*later, placed) if not one.ok]
-        expect(
-            not failed,
-            f"PgBouncer had been {'killed' if kill else 'restarted'}, and accepted connections again. "
-            f"{failed[0] if failed else ''}",
-            because="The shop is closed until somebody restarts the app.",
-            section="A restart in the middle of traffic",
-        )
+        expect_served([*later, placed], "killed" if kill else "restarted")
+
+
+async def restarted(testbed, kill):
+    """Returns when PgBouncer is connected to PostgreSQL again, however slow the machine is."""
+    await testbed.pgbouncer.restart(kill=kill)
+    visitors = Others(testbed, testbed.database.app)
+    await visitors.enter()
+    await visitors.leave()
+
+
+def expect_served(responses, how):
+    failed = [one for one in responses if not one.ok]
+    expect(
+        not failed,
+        f"PgBouncer had been {how}, and accepted connections again. {failed[0] if failed else ''}",
+        because="The shop is closed until somebody restarts the app.",
+        section="A restart in the middle of traffic",
+    )
 
 
 async def test_connections_stay_within_their_budget(launch, furnished, endpoints, server_side, wire):
