@@ -33,10 +33,29 @@ async def test_each_request_has_one_line(app, wire, shop, furnished, endpoints):
     async with wire.outage("nothing_listens"):
         name, response = await send(app, "GET", furnished.book)
         await expect_line(log, name, "GET", furnished.book, template, response.status)
+    await expect_line_without_client(app, log, wire, furnished)
     await shop.execute("ALTER TABLE wishes RENAME TO wishes_gone")
     for _ in range(2):
         name, response = await send(app, "GET", "/wishlist", headers=furnished.logins[0])
         await expect_line(log, name, "GET", "/wishlist", template, 500)
+
+
+async def expect_line_without_client(app, log, wire, furnished):
+    """A request whose client hangs up has its line, too. Its status is left open."""
+    name = new_id()
+    async with wire.hold(lambda one: one.data, limit=1) as held:
+        request = app.start_request("GET", furnished.book, headers=name)
+        await held.wait_for()
+        await request.disconnect()
+        await app.flush()
+        held.release()
+    line = await log.request(name["X-Request-ID"], f"GET {furnished.book}, whose client hung up,")
+    expect(
+        line.get("route") == "/books/{book_id}",
+        f"A client of GET {furnished.book} hung up. The line of the request: {shown([line])}. Expected: its route.",
+        because=LOST,
+        section="One line for each request",
+    )
 
 
 async def expect_line(log, name, method, path, template, status):

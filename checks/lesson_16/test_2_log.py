@@ -192,6 +192,29 @@ async def test_slow_statements_are_named(launch, wire, furnished):
                 because="Somebody makes a statement faster that was never slow.",
                 section="Slow statements",
             )
+    await expect_none_below(await launch(env={"SLOW_STATEMENT_MS": "60000"}), wire, path)
+
+
+async def expect_none_below(app, wire, path):
+    """With a limit of a minute, a statement of less than a second has no line."""
+    log = Log(app)
+    async with wire.hold(lambda one: one.data and "books" in one.text, limit=1) as held:
+        name = new_id()
+        request = app.start_request("GET", path, headers=name)
+        await held.wait_for()
+        since = time.perf_counter()
+        while time.perf_counter() < since + 0.7 and not request.task.done():
+            await app.get("/nothing")
+        held.release()
+        await request
+    await log.request(name["X-Request-ID"], f"GET {path}")
+    lines = [line for line in log.lines if line.get("event") == "slow_statement"]
+    expect(
+        not lines,
+        f"With SLOW_STATEMENT_MS=60000 a statement was held for 700 ms. Expected: no line about it. {shown(lines)}",
+        because="So many statements count as slow that nobody reads about them.",
+        section="Slow statements",
+    )
 
 
 def squeezed(text):

@@ -23,6 +23,7 @@ TRACE = "The picture of the request is wrong: its statements are missing, or are
 HARM = "The shop is down because what only watches it is down."
 
 
+@pytest.mark.start_early
 async def test_liveness_asks_nobody(launch, wire, furnished):
     """`GET /live` returns 200 while the database is silent and all connections are taken, and sends no statement."""
     app = await launch(env={"DATABASE_CONNECTIONS": "1"})
@@ -59,12 +60,13 @@ async def test_liveness_asks_nobody(launch, wire, furnished):
     )
 
 
+@pytest.mark.start_early
 async def test_readiness_follows_the_database(app, wire):
     """`GET /ready` returns 503 while the database is away, in whatever way, and 200 when it is back."""
     for how in OUTAGES:
         before = await until_ready(app)
         async with wire.outage(how):
-            away = [await app.get("/ready", timeout=10) for _ in range(2)]
+            away = await asyncio.gather(*(app.get("/ready", timeout=10) for _ in range(2)))
         back = await until_ready(app)
         expect(
             before.status == back.status == 200 and {one.status for one in away} == {503},
@@ -272,6 +274,7 @@ def squeezed(text):
     return " ".join(text.split()).rstrip(";")
 
 
+@pytest.mark.start_early
 async def test_a_silent_collector_harms_nothing(launch, furnished, collector):
     """While the collector is away, or does not respond, requests are served, and SIGTERM ends the app within 5 s."""
     async with collector.hold():
