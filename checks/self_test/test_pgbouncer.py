@@ -65,6 +65,11 @@ async def test_a_process_reaches_it_and_what_is_behind_it(testbed: Testbed) -> N
         past = await testbed.command("-c", LOOK, "DIRECT_DATABASE_URL")
         assert past.output.strip() == "1"
         assert not testbed.seen.statements
+        look = LOOK.replace("count(*) FROM alembic_version", "1")
+        as_app = await testbed.command("-c", look, "DIRECT_APP_DATABASE_URL")
+        assert as_app.output.strip() == "1"
+        assert testbed.database.app is not None
+        assert testbed.database.app.role in {one.parameters["user"] for one in testbed.server_side.closed}
         assert behind.data_statements
         assert "PgBouncer" not in {one.process for one in behind.data_statements}
         through = await testbed.command("-c", LOOK, "DATABASE_URL")
@@ -107,3 +112,8 @@ async def test_without_pgbouncer_the_next_step_is_named(runtime: Runtime, monkey
     with pytest.raises(PostgresUnavailable, match="apt-get install pgbouncer"):
         async with Testbed(runtime, LESSON, LESSON.solution):
             pass
+
+
+def test_one_that_keeps_track_of_prepared_statements_does_not() -> None:
+    assert "max_prepared_statements" not in module.defaults((1, 18))
+    assert module.defaults((1, 24))["max_prepared_statements"] == "0"

@@ -151,7 +151,7 @@ def pgbouncer() -> Finding:
 
     if path := find_pgbouncer():
         return Finding(True, f"pgbouncer: {path}")
-    return Finding(None, "pgbouncer is not installed; `workbook dev bench` compares the proxy with it", HOW_TO_INSTALL)
+    return Finding(None, "pgbouncer is not installed; lesson 17 needs it", HOW_TO_INSTALL)
 
 
 def sandbox() -> Finding:

@@ -81,7 +81,7 @@ def _dotenv(testbed: Testbed | None, folder: Path) -> Evidence:
         text = (folder / ".env").read_text(encoding="utf-8", errors="replace")
     except OSError:  # nearly always: there is none
         return evidence
-    urls = ("DATABASE_URL", "APP_DATABASE_URL", "DIRECT_DATABASE_URL")
+    urls = ("DATABASE_URL", "APP_DATABASE_URL", "DIRECT_DATABASE_URL", "DIRECT_APP_DATABASE_URL")
     of_checks = {*urls, *(testbed.lesson.settings if testbed else ())}
     names = [line.removeprefix("export ").partition("=")[0].strip().upper() for line in text.splitlines()]
     evidence.lines.extend(

@@ -98,8 +98,8 @@ class Lesson:
     app_role: bool = False
     """Whether processes find one more URL in APP_DATABASE_URL: that of a role that owns nothing."""
     pgbouncer: Mapping[str, str] = field(default_factory=dict)
-    """The settings of a PgBouncer between the app and PostgreSQL; without them there is none. DIRECT_DATABASE_URL is
-    then the URL that leads past it."""
+    """The settings of a PgBouncer between the app and PostgreSQL; without them there is none. DIRECT_DATABASE_URL and
+    DIRECT_APP_DATABASE_URL are then the URLs that lead past it."""
     worker: str = ""
     """The module that runs beside the app, as `python -m app.worker`; empty if there is none."""
     env: Mapping[str, str] = field(default_factory=dict)

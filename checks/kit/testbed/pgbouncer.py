@@ -49,6 +49,14 @@ DEFAULTS = {
 Options = Mapping[str, str]
 
 
+def defaults(version: tuple[int, ...]) -> dict[str, str]:
+    """Settings of a PgBouncer of this version, which the lesson's come on top of.
+
+    One that can keep track of prepared statements does not: a lesson is the same whatever is installed.
+    """
+    return DEFAULTS | ({"max_prepared_statements": "0"} if version >= (1, 21) else {})
+
+
 def find_pgbouncer() -> str | None:
     """The program, also where a package puts it and no shell looks; None if it is not installed."""
     return shutil.which("pgbouncer", path=os.pathsep.join([os.environ.get("PATH", ""), *PLACES]))
@@ -60,7 +68,15 @@ class PgBouncer:
     `address` is where it listens, the same after a restart. `version` is that of the program: (1, 18).
     """
 
-    def __init__(self, program: str, folder: Path, note_process: Callable[[int], None], owner: str) -> None:
+    def __init__(
+        self,
+        program: str,
+        folder: Path,
+        note_process: Callable[[int], None],
+        owner: str,
+        version: tuple[int, ...],
+    ) -> None:
+        self.version = version
         self._program = program
         self._folder = folder
         self._note_process = note_process
@@ -68,7 +84,6 @@ class PgBouncer:
         self._password = secrets.token_hex(16)
         self._process: asyncio.subprocess.Process | None = None
         self.address = Address(str(folder), PORT)
-        self.version: tuple[int, ...] = ()
 
     @property
     def log(self) -> str:
@@ -77,7 +92,7 @@ class PgBouncer:
 
     def configure(self, databases: Mapping[str, str], logins: Sequence[Login], options: Options) -> None:
         """Writes its files: databases by name with their connection strings, who may log in, and `[pgbouncer]`."""
-        merged = {**DEFAULTS, **options}
+        merged = {**defaults(self.version), **options}
         self.address = Address(merged["listen_addr"] or str(self._folder), int(merged["listen_port"]))
         lines = ["[databases]", *(f"{name} = {where}" for name, where in databases.items())]
         lines += ["[pgbouncer]", *(f"{name} = {value}" for name, value in merged.items())]
@@ -116,8 +131,6 @@ class PgBouncer:
                 f"PgBouncer did not start. It said: {self.log[-600:].strip() or 'nothing'}\n"
                 "See whether it starts by itself: pgbouncer --version"
             )
-        if found := re.search(r"process up: PgBouncer (\d+)\.(\d+)", self.log):
-            self.version = (int(found[1]), int(found[2]))
 
     async def stop(self, *, kill: bool = False) -> None:
         """Ends it, with all connections through it; with `kill` it has no time to say goodbye."""
@@ -173,13 +186,23 @@ async def pgbouncer(
     if program is None:
         raise PostgresUnavailable(f"PgBouncer is needed here and is not installed. Next: {HOW_TO_INSTALL}")
     with TemporaryDirectory(prefix="pgbouncer-", dir=scratch) as folder:
-        made = PgBouncer(program, Path(folder), note_process, owner)
+        made = PgBouncer(program, Path(folder), note_process, owner, await _version_of(program))
         try:
             made.configure(databases, logins, options)
             await made.start()
             yield made
         finally:
             await made.stop(kill=True)
+
+
+async def _version_of(program: str) -> tuple[int, ...]:
+    """(1, 18); empty if it does not say."""
+    asking = await asyncio.create_subprocess_exec(
+        program, "--version", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+    )
+    said, _ = await asking.communicate()
+    found = re.search(rb"PgBouncer (\d+)\.(\d+)", said)
+    return (int(found[1]), int(found[2])) if found else ()
 
 
 def _accepts(address: Address) -> bool:

@@ -163,8 +163,8 @@ class Runtime:
 
 
 def past_pgbouncer(database: Database, wire: Wire) -> dict[str, str]:
-    """The URL of the owner for what must not go through PgBouncer, by the name of its variable."""
-    return {"DIRECT_DATABASE_URL": database.url(wire.host, wire.port)}
+    """The URLs for what must not go through PgBouncer, by the names of their variables; see Database.environment."""
+    return {f"DIRECT_{name}": url for name, url in database.environment(wire.host, wire.port).items()}
 
 
 def settings(lesson: Lesson, urls: Mapping[str, str], *more: Mapping[str, str | None]) -> dict[str, str]:

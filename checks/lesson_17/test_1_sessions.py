@@ -1,0 +1,200 @@
+"""Lesson 17: PgBouncer gives each transaction another connection to PostgreSQL. Here: what must not depend on which."""
+
+import asyncio
+
+import pytest
+
+from checks.kit.lessons.words import plural
+from checks.kit.report import expect
+from checks.kit.wire import committing
+from checks.lesson_17.fixtures import PASSWORD, furnish
+from checks.lesson_17.others import EACH, EACH_SECOND
+from checks.lesson_17.waiting import until
+
+FAILS = "A few requests in a hundred fail, whenever somebody else's transaction came between two of the app's."
+NO_ERROR = "test_no_transaction_depends_on_its_connection"
+
+ZONES = {
+    "Pacific/Kiritimati": {"2026-03-08": 7, "2026-03-09": 100},  # 14 hours before UTC
+    "Pacific/Niue": {"2026-03-07": 7, "2026-03-08": 100},  # 11 hours after it
+    "UTC": {"2026-03-08": 107},
+}
+"""What two receipts of 2026-03-08, at 05:00 and 12:00 UTC, are on days of these zones, in cents."""
+
+ASKS_AGAIN = 15
+"""Statements of an import that stores nothing yet: so many, and it asks for its turn again and again."""
+
+DAILY = "/reports/daily?first=2026-03-06&last=2026-03-10&zone="
+
+
+async def test_no_transaction_depends_on_its_connection(app, furnished, endpoints, others, shop):
+    """No request fails because its transaction gets another connection to PostgreSQL than the one before."""
+    async with others.taking_turns():
+        for turn in range(2):
+            account = {"email": furnished.email, "password": PASSWORD}
+            tokens = await app.post("/auth/login", json=account)
+            expect_served(tokens, turn)
+            requests = endpoints(
+                furnished.ids, headers=furnished.logins[0], refresh_token=tokens["refresh_token"], **account
+            )
+            for one in requests:
+                response = await app.request(one.method, one.path, **one.options)
+                if response.status == 503:  # a slow machine meets the time limits
+                    response = await app.request(one.method, one.path, **one.options)
+                expect_served(response, turn, refusable=one.path.endswith("/reviews") or one.method == "DELETE")
+    async with others.none():
+        crowd = [app.start_request("GET", path) for path in ("/dashboard", furnished.book, "/authors", "/books") * 8]
+        responses = await asyncio.gather(*crowd)
+    failed = [one for one in responses if not one.ok and one.status != 503]
+    expect(
+        not failed and any(one.ok for one in responses),
+        f"Of {len(responses)} requests at once {len(failed)} failed: {failed[0] if failed else responses[0]}",
+        because=FAILS,
+        section="Each transaction may get another connection",
+    )
+
+
+async def test_prepared_statements_do_not_multiply(launch, furnished, others):
+    """However many transactions there are, and however often the app starts, PostgreSQL keeps no more statements."""
+    counts = []
+    for rounds in (4, 12):
+        app = await launch()
+        async with others.taking_turns():
+            for _ in range(rounds):
+                response = await app.get(furnished.book)
+                expect_served(response, 1)
+                dashboard = await app.get("/dashboard")
+                expect_served(dashboard, 1)
+        counts.append(await others.prepared())
+        await app.process.terminate()
+    expect(
+        counts[1] <= counts[0] + 2,
+        f"The two sessions of PostgreSQL had {plural(counts[0], 'prepared statement')} after 8 requests. The app was "
+        f"started again, and they had {counts[1]} after 24 more requests, which were the same ones.",
+        because="They stay until PgBouncer replaces the connection, an hour later, and take memory of the server.",
+        section="Where prepared statements stay",
+    )
+
+
+async def test_a_report_has_its_own_zone(app, furnished, others, shop):
+    """`GET /reports/daily` counts the days of its own zone, also while reports of other zones are made."""
+    for at, cents in (("05:00", 7), ("12:00", 100)):
+        await shop.execute(
+            "INSERT INTO receipts (id, till, sold_at, cents, shop_id) "
+            f"VALUES (gen_random_uuid(), 'T', '2026-03-08 {at}+00', {cents}, {furnished.shop_id})"
+        )
+    async with others.taking_turns(EACH):
+        requests = [app.start_request("GET", f"{DAILY}{zone}") for zone in ZONES]
+        responses = await asyncio.gather(*requests)
+    for expected, response in zip(ZONES.values(), responses, strict=True):
+        found = {day["day"]: day["cents"] for day in response.json if day["cents"]} if response.ok else {}
+        expect(
+            found == expected,
+            f"{response.request} → {response.status}. Three reports, each of another zone, were made at the same time, "
+            f"and each transaction got another connection than the one before. Expected: {expected}. Found: {found}",
+            because="The sales of a shop are on the wrong day, in a zone that another customer has asked for.",
+            section="A setting stays with the connection",
+        )
+
+
+async def test_nothing_of_a_session_is_left(app, furnished, endpoints, others):
+    """After any request a connection to PostgreSQL is as it was: no setting, lock or temporary table is left."""
+    account = {"email": furnished.email, "password": PASSWORD}
+    requests = endpoints(furnished.ids, headers=furnished.logins[0], refresh_token="none", **account)
+    async with others.taking_turns(EACH_SECOND):
+        for one in requests:
+            await app.request(one.method, one.path, **one.options)
+    left = await others.left()
+    expect(
+        not left,
+        f"{plural(len(requests), 'request')} were sent, one of each kind, and every second transaction got another "
+        f"connection. Sessions of PostgreSQL have kept: {', '.join(left)}.",
+        because="The next client of PgBouncer, of whatever customer, works with it.",
+        section="A setting stays with the connection",
+    )
+
+
+async def test_imports_take_turns(apps, furnished, others, shop, wire):
+    """Of two imports at once, in two processes, the second one stores nothing before the first one has ended."""
+    before = await shop.count("books")
+    async with wire.hold(committing, limit=1) as commit:
+        async with others.taking_turns(EACH):
+            first = apps[0].start_request("POST", "/books/import", json=books(furnished, 1))
+            held = await commit.wait_for_or(first.task)
+        async with others.none(), wire.hold(storing_books) as stores:
+            with wire.watching() as seen:
+                second = apps[1].start_request("POST", "/books/import", json=books(furnished, 2))
+
+                def stores_or_asks():
+                    asked = [one for one in seen.statements if one.process == apps[1].process.name]
+                    return bool(stores.waiting) or second.task.done() or len(asked) > ASKS_AGAIN
+
+                await until(stores_or_asks, or_waits_in=shop)
+            early = bool(stores.waiting) or (second.responded and second.status < 300)
+            commit.release()
+            responses = [await first]
+            stores.release()
+            responses.append(await second)
+    if responses[1].status == 503:  # it has waited long enough
+        responses[1] = await apps[1].post("/books/import", json=books(furnished, 2))
+    expect(
+        held and not early,
+        f"The first import was about to commit. Meanwhile the second one "
+        f"{'stored its first book' if early else 'waited'}. {responses[0]}",
+        because="Two lists with the same books in another order wait for each other, and both fail.",
+        section="A lock that belongs to a session",
+    )
+    responses += [await apps[n - 3].post("/books/import", json=books(furnished, n)) for n in (3, 4)]
+    stored = await shop.count("books") - before
+    refused = [one for one in responses if not one.ok]
+    expect(
+        not refused and stored == 12,
+        f"There were 4 imports of 3 books, two of them at once. Stored: {stored}. {refused[0] if refused else ''}",
+        because="No publisher's list can be imported until somebody ends the connection that has the lock.",
+        section="A lock that belongs to a session",
+    )
+
+
+@pytest.mark.needs(NO_ERROR)
+async def test_shops_do_not_mix(testbed, app, furnished, others, shop):
+    """Each shop reads its own rows, also where the transactions of two shops take turns on the connections."""
+    await shop.execute("INSERT INTO shops (id, name, host) OVERRIDING SYSTEM VALUE VALUES (23, 'B', 'b.example')")
+    another = await furnish(testbed, shop, 23)
+    async with others.taking_turns():
+        for path in ("/books?limit=100", "/authors", "/wishlist", "/export/books.csv", "/dashboard"):
+            pairs = ((furnished, another), (another, furnished))
+            requests = [app.start_request("GET", path, headers=owner.logins[0]) for owner, _ in pairs]
+            for (owner, other), request in zip(pairs, requests, strict=True):
+                response = await request
+                strange = [book for book in other.ids.books if str(book) in response.text]
+                own = str(owner.ids.books[0]) in response.text or "books" not in path
+                expect(
+                    response.ok and own and not strange,
+                    f"{response.request} → {response.status}, sent by a customer of shop {owner.shop_id}. It tells "
+                    f"of {len(strange)} books of shop {other.shop_id}.",
+                    because="A customer reads what another shop sells.",
+                    section="What ends with the transaction is safe",
+                )
+
+
+def expect_served(response, turn, *, refusable=False):
+    expect(
+        response.ok or (refusable and response.status == 409),
+        f"{response} It was sent {'the second time' if turn else 'once'}. Most transactions got another connection to "
+        "PostgreSQL than the one before.",
+        because=FAILS,
+        section="Each transaction may get another connection",
+    )
+
+
+def books(furnished, number):
+    """A publisher's list of three books."""
+    author = furnished.ids.authors[0]
+    return [
+        {"isbn": f"979000000{number}{line}", "title": "New", "author_id": author, "price_cents": 900}
+        for line in range(3)
+    ]
+
+
+def storing_books(statement):
+    return statement.changes and "books" in statement.text.lower()

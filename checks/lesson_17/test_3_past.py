@@ -1,0 +1,87 @@
+"""Lesson 17: what needs a session of its own goes past PgBouncer."""
+
+import asyncio
+
+from checks.kit.lessons.words import plural
+from checks.kit.report import expect
+from checks.kit.testbed.outside_service import NeverCalled
+from checks.lesson_17.waiting import until_true
+
+ORDERS = 3
+SECTION = "What needs a session of its own"
+
+
+async def test_the_worker_hears_of_mail(testbed, app, furnished, gateway, others, server_side, wire):
+    """The worker, once idle, sends the mail of an order at once; no session of PgBouncer is left listening."""
+    with wire.watching() as seen:
+        worker = await testbed.start("app.worker", name="worker", connected=True)
+        sent = 0
+        for number in range(ORDERS):
+            await looked(app, wire, seen, more_than=sent)
+            await app.post("/orders", json=furnished.basket(number), headers=furnished.logins[number])
+            try:
+                await gateway.received(number + 1)
+            except NeverCalled:
+                break
+            sent += 1
+        left = await others.left()
+        roles = {one.parameters.get("user") for one in server_side.connections if one.process != "PgBouncer"}
+        code = await worker.terminate()
+    expect(
+        sent == ORDERS,
+        f"The worker had nothing to do. Then an order was placed, {plural(min(sent + 1, ORDERS), 'time')} in a row. "
+        f"Mails sent at once: {sent}.",
+        because="The customer hears nothing for half a minute, and orders again.",
+        section=SECTION,
+    )
+    expect(
+        not left and roles <= {testbed.database.app.role} and code == 0,
+        f"Sessions behind PgBouncer have kept: {', '.join(left) or 'nothing'}. Past it the worker logged in as "
+        f"{', '.join(map(str, roles)) or 'nobody'}; its role is {testbed.database.app.role}. It ended with {code}.",
+        because="A session that listens belongs to everybody. For the owner of the tables no policy holds.",
+        section=SECTION,
+    )
+
+
+async def looked(app, wire, seen, more_than):
+    """Returns when the worker has looked for mail, found none, and waits."""
+
+    async def has_looked():
+        return sum(one.process == "worker" and one.verb == "SELECT" for one in seen.statements) > more_than
+
+    await until_true(has_looked)
+    for _ in range(3):
+        await app.flush()
+        await wire.wait_idle(10)
+
+
+async def test_migrations_go_past_pgbouncer(testbed, alembic, owners, server_side):
+    """Alembic works while PgBouncer has no connection to give, and sends nothing through it."""
+    with server_side.watching() as seen:
+        async with owners.both():
+            done = [await alembic(*command) for command in (("downgrade", "-1"), ("upgrade", "head"), ("current",))]
+    through = [one for one in seen.data_statements if one.process == "PgBouncer"]
+    failed = [one for one in done if not one.ok]
+    expect(
+        not failed and not through,
+        f"Both connections of PgBouncer were taken. {failed[0] if failed else ''} "
+        f"Statements of Alembic that came through PgBouncer: {len(through)}.",
+        because="A release waits for traffic to end, and in traffic it fails half way.",
+        section="Migrations",
+    )
+
+
+async def test_a_migration_gives_up_its_lock(testbed, alembic, shop):
+    """A migration that waits for a lock gives up after half a second, and nothing has happened."""
+    async with shop.lock("alembic_version"):
+        running = asyncio.ensure_future(alembic("upgrade", "head"))
+        await asyncio.wait([running], timeout=15)
+        ended = running.done()
+    done = await running
+    again = await alembic("upgrade", "head")
+    expect(
+        ended and not done.ok and again.ok,
+        f"A table was locked. The migration {'ended' if ended else 'still waited after 15 s'}: {done}. Later: {again}.",
+        because="All requests that need the table wait behind a migration that waits.",
+        section="Migrations",
+    )
