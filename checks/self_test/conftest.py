@@ -17,8 +17,10 @@ from typing import Any
 
 import pytest
 
+from checks.kit.lessons.lesson import Lesson
 from checks.kit.lessons.paths import ROOT
 from checks.kit.postgres import Server, find
+from checks.kit.testbed.pgbouncer import HOW_TO_INSTALL, find_pgbouncer
 from checks.kit.testbed.runtime import Runtime
 from checks.self_test.commands import copy_workbook
 from checks.self_test.progress import Progress
@@ -70,6 +72,15 @@ def _kind(item: pytest.Item) -> str:
     return next((name for name in REST if item.get_closest_marker(name)), "")
 
 
+def _needs_pgbouncer(item: pytest.Item) -> bool:
+    """Whether a test runs what a lesson's PgBouncer is a part of."""
+    if item.path.name in ("test_pgbouncer.py", "test_new_lesson.py"):  # a new lesson has what the last one has
+        return True
+    lesson = item.callspec.params.get("lesson") if hasattr(item, "callspec") else None
+    runs = item.path.name == "test_endpoints.py" or any(map(item.get_closest_marker, ("background", "variants")))
+    return runs and isinstance(lesson, Lesson) and bool(lesson.pgbouncer)
+
+
 @pytest.hookimpl(trylast=True)  # after -k and -m
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     quick, rest = ([item for item in items if bool(_kind(item)) == is_rest] for is_rest in (False, True))
@@ -78,6 +89,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         chosen, left_out = items, []
     config.stash[left_out_key] = left_out
     config.hook.pytest_deselected(items=left_out)
+    if find_pgbouncer() is None:
+        for item in filter(_needs_pgbouncer, chosen):
+            item.add_marker(pytest.mark.skip(f"PgBouncer is not installed: {HOW_TO_INSTALL}"))
     # what is done in the background comes last, when most of it has been done
     items[:] = sorted(chosen, key=lambda item: item.get_closest_marker("background") is not None)
 
@@ -100,7 +114,7 @@ def pytest_runtestloop(session: pytest.Session) -> Iterator[None]:
         session.config.stash[futures_key] = {
             item.nodeid: pool.submit(marker.kwargs["job"], item.callspec.params["lesson"])
             for item in session.items
-            if (marker := item.get_closest_marker("background"))
+            if (marker := item.get_closest_marker("background")) and not item.get_closest_marker("skip")
         }
         try:
             return (yield)
