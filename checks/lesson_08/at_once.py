@@ -26,8 +26,6 @@ UNDER_WAY = 8
 """Requests of a crowd that one process has at a time: fewer than it has connections, so that none waits for one."""
 
 LOCKED = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-LOOK_AGAIN = "SELECT pg_stat_clear_snapshot()"
-"""Within one transaction, pg_stat_activity stays as it was when it was read first."""
 
 BLOCKED = """
     SELECT count(*) FROM pg_stat_activity
@@ -297,7 +295,6 @@ async def _all_locked(shop: Shop, requests: Sequence[PendingRequest]) -> None:
     loop = asyncio.get_running_loop()
     until = math.inf
     while open_ := [request.task for request in requests if not request.task.done()]:
-        await shop.value(LOOK_AGAIN)
         locked = await shop.value(LOCKED)
         if locked and until == math.inf:
             until = loop.time() + PATIENCE

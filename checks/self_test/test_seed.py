@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from itertools import pairwise
 
+import asyncpg
 import pytest
 
 from checks.kit.lessons.lesson import find_lesson
@@ -145,3 +146,16 @@ async def test_thousands_of_books_take_a_statement_for_each_table(shop: Shop) ->
     ids = await shop.seed(books=4000)
     assert len(set(ids.books)) == 4000
     assert await shop.value("SELECT count(DISTINCT xmin::text) FROM books") == 1
+
+
+async def test_sessions_that_come_during_a_lock_are_seen(shop: Shop, server: Server) -> None:
+    sql = "SELECT count(*) AS n FROM pg_stat_activity WHERE datname = current_database()"
+    async with shop.lock("books"):
+        before = await shop.value(sql)
+        connection = await asyncpg.connect(
+            host=server.address.host, port=server.address.port, user=shop.database.role,
+            password=shop.database.password, database=shop.database.name, ssl=server.address.tls or False,
+        )  # fmt: skip
+        assert await shop.value(sql) == before + 1
+        assert await shop.rows(sql) == [{"n": before + 1}]
+        await connection.close()

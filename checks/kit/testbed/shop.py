@@ -108,11 +108,18 @@ class Shop:
 
     async def value(self, sql: str, *values: object) -> Any:
         """The first column of the first row that a query returns; None if there is none."""
+        await self._see_all_sessions(sql)
         return await self._connection.fetchval(sql, *values)
 
     async def rows(self, sql: str, *values: object) -> list[dict[str, Any]]:
         """The rows that a query returns, as dictionaries."""
+        await self._see_all_sessions(sql)
         return [dict(row) for row in await self._connection.fetch(sql, *values)]
+
+    async def _see_all_sessions(self, sql: str) -> None:
+        """Within a transaction, such as that of `lock`, pg_stat_activity keeps the sessions that it had at first."""
+        if "pg_stat_activity" in sql and self._connection.is_in_transaction():
+            await self._connection.execute("SELECT pg_stat_clear_snapshot()")
 
     async def tables_with(self, text: str) -> list[str]:
         """The names of the tables in which some row contains this text in any column."""
