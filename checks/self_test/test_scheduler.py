@@ -239,7 +239,10 @@ def test_a_check_may_ask_for_fixtures_only() -> None:
 @pytest.mark.parametrize(
     ("check", "said"),
     [
-        ("async def test_typo(tap): ...", "test_typo asks for 'tap'. A check may ask for: large, launch, wire, shop"),
+        (
+            "async def test_typo(tap): ...",
+            "test_typo asks for 'tap'. A check may ask for: large, launch, wire, pgbouncer, server_side, shop",
+        ),
         (
             '@pytest.mark.needs("test_nothing")\nasync def test_more(app): ...',
             "test_more needs test_nothing, which is not a check of this lesson.",
