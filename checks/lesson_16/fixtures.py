@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from checks.kit.testbed.fixtures import fixture
 from checks.kit.testbed.outside_service import OutsideService, outside_service
+from checks.lesson_15.fixtures import gateway, provider  # noqa: F401  (what is here is a fixture of this lesson)
 from checks.lesson_16.furnished import Furnished, furnish
 
 if TYPE_CHECKING:
@@ -19,20 +20,6 @@ if TYPE_CHECKING:
 async def furnished(testbed: Testbed, shop: Shop) -> AsyncIterator[Furnished]:
     """A shop with rows for all endpoints: `furnished.ids`, and `furnished.logins[0]` is the header of a customer."""
     yield await furnish(shop, testbed.lesson.env["JWT_SECRET"])
-
-
-@fixture
-async def provider(testbed: Testbed) -> AsyncIterator[OutsideService]:
-    """The payment provider. It accepts all charges unless told otherwise."""
-    async with outside_service(testbed, env="PAYMENT_URL", title="What the payment provider received") as service:
-        yield service
-
-
-@fixture
-async def gateway(testbed: Testbed) -> AsyncIterator[OutsideService]:
-    """The mail gateway: `gateway.calls` is what workers asked it to send. It accepts all mail unless told otherwise."""
-    async with outside_service(testbed, env="MAIL_URL", title="What the mail gateway received") as service:
-        yield service
 
 
 @fixture

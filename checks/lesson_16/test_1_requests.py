@@ -330,7 +330,7 @@ async def expect_id(app, log, what, options, status):
 
 
 async def expect_new_ids(app, log, furnished):
-    """An id of the client's that is no UUID is replaced, and is in no line of the log."""
+    """An id of the client's that is not a UUID is replaced, and is in no line of the log."""
     mine = str(uuid4())
     await app.get("/live", headers={"X-Request-ID": mine})
     strange = [

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import jwt
 
 from checks.kit.testbed.fixtures import fixture
-from checks.kit.testbed.outside_service import OutsideService, outside_service
+from checks.lesson_15.fixtures import gateway, provider  # noqa: F401  (what is here is a fixture of this lesson)
 from checks.lesson_17.others import Others
 
 if TYPE_CHECKING:
@@ -87,17 +87,3 @@ async def owners(testbed: Testbed) -> AsyncIterator[Others]:
     await owners.enter()
     yield owners
     await owners.leave()
-
-
-@fixture
-async def provider(testbed: Testbed) -> AsyncIterator[OutsideService]:
-    """The payment provider. It accepts all charges unless told otherwise."""
-    async with outside_service(testbed, env="PAYMENT_URL", title="What the payment provider received") as service:
-        yield service
-
-
-@fixture
-async def gateway(testbed: Testbed) -> AsyncIterator[OutsideService]:
-    """The mail gateway. It accepts all mail unless told otherwise."""
-    async with outside_service(testbed, env="MAIL_URL", title="What the mail gateway received") as service:
-        yield service

@@ -94,7 +94,7 @@ def test_what_cannot_be_packed_is_said(checkout: Path, tmp_path: Path) -> None:
     for arguments, said in (
         ((), "You have changed no lesson yet."),
         (("99",), "lesson 99"),
-        (("0", "--out", tmp_path / "nowhere"), "is no folder"),
+        (("0", "--out", tmp_path / "nowhere"), "is not a folder"),
     ):
         done = submit(checkout, "--name", "Anna", *arguments)
         assert done.returncode == 1

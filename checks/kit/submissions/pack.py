@@ -104,7 +104,9 @@ def _read_again(path: Path, lessons: Mapping[int, Files]) -> None:
 def _free(path: Path) -> Path:
     """The path, or one with a number if there is such a file."""
     if not path.parent.is_dir():
-        raise WorkbookError(f"{display_path(path.parent)} is no folder. Make it first, or name another one with --out.")
+        raise WorkbookError(
+            f"{display_path(path.parent)} is not a folder. Make it first, or name another one with --out."
+        )
     number, free = 1, path
     while free.exists():
         number += 1
