@@ -186,7 +186,7 @@ def test_an_untouched_lesson_is_not_submitted_and_a_copy_is_noted(tmp_path: Path
         ["lesson_00 has the same files as solutions/lesson_00, Bea."],
         ["lesson_00 has the same files as solutions/lesson_00, Ada."],
         ["Unchanged, so counted as not submitted: lesson_00."],
-        ["It is a .rar file. Ask for a folder, a .zip or a git .bundle."],
+        ["It is a .rar file. Ask for a folder, a .zip, a .tar.gz or a git .bundle."],
     ]
 
 
