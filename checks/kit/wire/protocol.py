@@ -15,7 +15,7 @@ MAX_KEPT = 64 * 1024
 """Bytes of a message's body that are kept for reading; the rest of a longer one only passes by."""
 
 _int32 = struct.Struct("!i")
-_kind_and_length = struct.Struct("!BI")
+_kind_and_length = struct.Struct("!Bi")
 
 
 class Splitter:
@@ -41,8 +41,8 @@ class Splitter:
         size = len(data)
         if self._missing < 0:
             if not self._head and size - position >= 5:  # the common case, without copies
-                kind = data[position]
-                length = _int32.unpack_from(data, position + 1)[0] - 4
+                kind, length = _kind_and_length.unpack_from(data, position)
+                length -= 4
                 body_at = position + 5
             else:
                 lacking = 5 - len(self._head)

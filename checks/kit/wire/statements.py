@@ -111,7 +111,8 @@ class Statement:
     @property
     def changes(self) -> bool:
         """Changes data or tables, as far as its text tells; a function called by SELECT hides what it does."""
-        return self.verb in CHANGING or (self.verb == "WITH" and bool(_CHANGING_CTE.search(self.text)))
+        verb = self.verb
+        return verb in CHANGING or (verb == "WITH" and bool(_CHANGING_CTE.search(self.text)))
 
     @property
     def data(self) -> bool:

@@ -94,9 +94,9 @@ class StatementTracker:
         None; `waits` says whether the client now waits for the server. To stop at a message, leave the iterator and
         later give what follows `end` as a new piece; exhaust it otherwise, for it reads only as far as it is asked.
         """
-        position = 0
+        position, size = 0, len(data)
         next_message = self._client_splitter.next
-        while message := next_message(data, position):
+        while position < size and (message := next_message(data, position)):
             kind, body, end = message
             start, position = position, end
             statement = self._note(kind, body)
@@ -183,11 +183,11 @@ class StatementTracker:
     def read_server(self, data: bytes) -> bool:
         """Reads a piece from the server; true if it made the connection ready for a next query (ReadyForQuery)."""
         ready = False
-        position = 0
+        position, size = 0, len(data)
         start = -self._begun  # the first message may have begun in an earlier piece
         next_message = self._server_splitter.next
         owed = self._owed
-        while message := next_message(data, position):
+        while position < size and (message := next_message(data, position)):
             kind, body, end = message
             if kind == DATA_ROW:  # first: by far the most frequent
                 rows = 1
@@ -214,7 +214,7 @@ class StatementTracker:
             elif kind == COPY_IN:
                 self._reads_copy()
             start = position = end
-        self._begun = len(data) - start
+        self._begun = size - start
         return ready
 
     def _take(self) -> None:
