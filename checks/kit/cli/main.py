@@ -238,6 +238,18 @@ def grade(
     )
 
 
+@app.command(name="class", epilog="Examples: workbook class ~/bookshop-class; workbook class ~/day-one --lessons 0-3")
+def class_copy(
+    folder: Annotated[Path, typer.Argument(help="Where to write the copy; it must not exist yet.", metavar="FOLDER")],
+    lessons: Annotated[str, typer.Option(help="Which lessons, such as 0-3,5; all if left out.")] = "",
+) -> None:
+    """For instructors: writes a copy of the workbook for learners, without solutions and other answers."""
+    from checks.kit.cli import class_copy as module
+    from checks.kit.cli.grade import chosen
+
+    module.make(folder.expanduser(), [find_lesson(number) for number in chosen(lessons)])
+
+
 app.add_typer(dev.app, name="dev")
 
 
