@@ -250,6 +250,14 @@ def class_copy(
     module.make(folder.expanduser(), [find_lesson(number) for number in chosen(lessons)])
 
 
+@app.command(epilog="Examples: workbook key 3; workbook key 3 > lesson_03_key.md")
+def key(number: Number) -> None:
+    """For instructors: prints a lesson's answer key: what people write, and which check notices it (Markdown)."""
+    from checks.kit.lessons.answer_key import answer_key
+
+    typer.echo(answer_key(find_lesson(number)), nl=False)
+
+
 app.add_typer(dev.app, name="dev")
 
 
