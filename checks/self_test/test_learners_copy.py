@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -73,6 +76,21 @@ def test_a_lesson_that_was_changed_here_is_as_it_was_handed_out(tmp_path: Path, 
     assert (again.returncode, "is there already" in again.stderr) == (1, True)
     assert "lies in this workbook" in workbook(checkout, "class", "copy").stderr
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("uv") is None, reason="uv is not installed")
+def test_it_is_installed_from_a_cache_without_a_network(learners: Path) -> None:
+    """As checks/README.md says of a room without one; what `uv sync` of this checkout downloaded is the cache."""
+    alone = ["unshare", "--net"]
+    if shutil.which("unshare") is None or subprocess.run([*alone, "true"], capture_output=True).returncode:
+        alone = []  # only uv itself keeps off the network then
+    environ = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "UV_COMPILE_BYTECODE")}
+    command = [*alone, "uv", "sync", "--quiet", "--python", sys.executable]
+    done = subprocess.run(command, cwd=learners, env=environ | {"UV_OFFLINE": "1"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    shown = subprocess.run([learners / ".venv/bin/workbook", "--help"], cwd=learners, capture_output=True, text=True)
+    assert "fix an inherited service" in shown.stdout, shown.stderr
 
 
 def test_nothing_is_left_of_a_copy_that_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
