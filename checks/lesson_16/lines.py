@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -109,6 +109,11 @@ def shown(lines: list[Any]) -> str:
     """Lines for a verdict."""
     texts = [line if isinstance(line, str) else json.dumps(line, ensure_ascii=False) for line in lines]
     return "; ".join(text[:300] for text in texts[:4]) + (" ..." if len(texts) > 4 else "") if texts else "none"
+
+
+def short(lines: Iterable[Line]) -> str:
+    """Lines for a verdict, each by what it says."""
+    return shown([str(line.get("event", line))[:100] for line in lines])
 
 
 def new_id() -> dict[str, str]:

@@ -1,12 +1,14 @@
 """Lesson 16: observability. Here: what the log says about each request."""
 
 import asyncio
+import contextlib
 import itertools
 import time
 from uuid import uuid4
 
 from checks.kit.report import expect
-from checks.lesson_16.lines import LOST, REQUEST_ID, Log, must, new_id, said, send, shown, templates
+from checks.kit.service.app import NoResponse
+from checks.lesson_16.lines import LOST, REQUEST_ID, Log, must, new_id, said, send, short, shown, skeleton, templates
 
 BLIND = "It was slow between two and three, and nobody can say whether the database was, or the pool, or the code."
 FALSE = "An id that a client has made up hides its requests among those of others, or breaks what reads the log."
@@ -34,6 +36,7 @@ async def test_each_request_has_one_line(app, wire, shop, furnished, endpoints):
         name, response = await send(app, "GET", furnished.book)
         await expect_line(log, name, "GET", furnished.book, template, response.status)
     await expect_line_without_client(app, log, wire, furnished)
+    await expect_line_of_a_broken_export(app, log, wire, shop)
     await shop.execute("ALTER TABLE wishes RENAME TO wishes_gone")
     for _ in range(2):
         name, response = await send(app, "GET", "/wishlist", headers=furnished.logins[0])
@@ -58,6 +61,43 @@ async def expect_line_without_client(app, log, wire, furnished):
     )
 
 
+async def expect_line_of_a_broken_export(app, log, wire, shop):
+    """A response that breaks after it has begun: its status was sent long before."""
+    await add_many_books(shop)
+    name = new_id()
+    async with second_batch_held(app, wire, name) as export:
+        await wire.cut()
+    with contextlib.suppress(NoResponse):
+        await export
+    what = "GET /export/books.csv, whose second statement about books failed,"
+    line = await log.request(name["X-Request-ID"], what)
+    expect(
+        line.get("route") == "/export/books.csv",
+        f"{what} has this line: {shown([line])}. Expected: its route.",
+        because=LOST,
+        section="One line for each request",
+    )
+
+
+async def add_many_books(shop):
+    """So many that an export reads them in three batches."""
+    await shop.execute(
+        "INSERT INTO books (isbn, title, author_id, price_cents, shop_id) SELECT 'm' || n, 'Many', author_id, 900, "
+        "shop_id FROM generate_series(1, 2500) AS n, (SELECT author_id, shop_id FROM books LIMIT 1) AS one"
+    )
+
+
+@contextlib.asynccontextmanager
+async def second_batch_held(app, wire, headers):
+    """An export whose response has begun: the statement for the second batch of books is held."""
+    async with wire.hold(lambda one: one.data and "FROM books" in one.text, limit=2) as held:
+        export = app.start_request("GET", "/export/books.csv", headers=headers)
+        await held.wait_for()
+        held.release_one()
+        await held.wait_for()
+        yield export
+
+
 async def expect_line(log, name, method, path, template, status):
     what = f"{method} {path}"
     line = await log.request(name, what)
@@ -79,10 +119,7 @@ async def expect_line(log, name, method, path, template, status):
 
 async def test_statements_are_counted(app, wire, shop, furnished, endpoints):
     """`statements` is the number of statements that the request has sent, for each endpoint."""
-    await shop.execute(
-        "INSERT INTO books (isbn, title, author_id, price_cents, shop_id) SELECT 'm' || n, 'Many', author_id, 900, "
-        "shop_id FROM generate_series(1, 2500) AS n, (SELECT author_id, shop_id FROM books LIMIT 1) AS one"
-    )
+    await add_many_books(shop)
     log, alone = Log(app), {}
     for endpoint in endpoints(furnished.ids, headers=furnished.logins[0]):
         with wire.watching() as seen:
@@ -125,7 +162,7 @@ def expect_count(line, seen, what):
     )
 
 
-async def test_times_are_told_apart(launch, wire, furnished, provider):
+async def test_times_are_told_apart(launch, wire, shop, furnished, provider):
     """`database_ms` is the time of statements, and `pool_wait_ms` that of waiting for a connection."""
     app = await launch(env={"DATABASE_CONNECTIONS": "1"})
     log = Log(app)
@@ -168,6 +205,15 @@ async def test_times_are_told_apart(launch, wire, furnished, provider):
     line = await log.request(name, what)
     if refused.status == 503:
         expect_at_least(line, "pool_wait_ms", line["duration_ms"] / 2000, f"{what} waited, and got no connection")
+
+    await add_many_books(shop)
+    first = new_id()
+    async with second_batch_held(app, wire, first) as export:
+        since = time.perf_counter()
+        now = await busy_until(app, since + WHILE, export)
+    await export
+    line = await log.request(first["X-Request-ID"], "GET /export/books.csv")
+    expect_at_least(line, "database_ms", now - since, "the second statement about books of an export was held")
 
     async with provider.hold() as held:
         first = new_id()
@@ -221,12 +267,13 @@ async def test_ids_do_not_mix(launch, shop, wire, furnished, provider):
     paid = furnished.basket() | {"card_token": "tok"}
     alone, idle = {}, await lines_of_nobody(app)
     for path, body in (("/checkout", paid), ("/orders", furnished.basket())):
+        before = len(log.lines)
         name, response = await send(app, "POST", path, json=body, headers=headers[0])
         must(response, 201)
-        await app.flush()
         await log.request(name, f"POST {path}")
-        expect_only_id(log, name, response, idle)
-        alone[path] = said(log.of(name))
+        await app.flush()
+        expect_only_id(log.lines[before:], name, response, idle)
+        alone[path] = log.of(name)
     async with provider.hold() as held:
         sent = []
         for number in range(3):
@@ -249,19 +296,23 @@ async def test_ids_do_not_mix(launch, shop, wire, furnished, provider):
     for name, path, request in sent:
         response = await request
         name = name["X-Request-ID"]
-        await log.until(lambda name=name, path=path: said(log.of(name)) == alone[path])
+        await log.until(lambda name=name, path=path: said(log.of(name)) == said(alone[path]))
+        missing, strange = said(alone[path]) - said(log.of(name)), said(log.of(name)) - said(alone[path])
         expect(
-            said(log.of(name)) == alone[path] and response.headers.get(REQUEST_ID) == name,
-            f"POST {path} overlapped with others. A single one has {alone[path].total()} lines with its id: "
-            f"{shown(list(alone[path]))}. This one, {name}, has: {shown(log.of(name))}. "
+            not missing and not strange and response.headers.get(REQUEST_ID) == name,
+            f"POST {path} overlapped with others. Alone, it has {len(alone[path])} lines with its id. Now, with "
+            f"X-Request-ID: {name}, these are missing: {short(one for one in alone[path] if skeleton(one) in missing)}."
+            f" These are too many: {short(one for one in log.of(name) if skeleton(one) in strange)}. "
             f"The response has X-Request-ID: {response.headers.get(REQUEST_ID)}.",
             because=LOST,
             section="Ids of requests that overlap",
         )
     await shop.execute("ALTER TABLE wishes RENAME TO wishes_gone")
+    before = len(log.lines)
     name, response = await send(app, "GET", "/wishlist", headers=headers[0])
     await log.until(lambda: log.requests(name))
-    expect_only_id(log, name, response, idle)
+    await app.flush()
+    expect_only_id(log.lines[before:], name, response, idle)
 
 
 async def lines_of_nobody(app):
@@ -272,10 +323,9 @@ async def lines_of_nobody(app):
     return set(said(idle.lines))
 
 
-def expect_only_id(log, name, response, idle):
+def expect_only_id(lines, name, response, idle):
     """Each line that was written while this was the only request has its id."""
-    start = next((number for number, line in enumerate(log.lines) if line.get("request_id") == name), len(log.lines))
-    strange = [line for line in log.lines[start:] if line.get("request_id") != name and not set(said([line])) <= idle]
+    strange = [line for line in lines if line.get("request_id") != name and skeleton(line) not in idle]
     expect(
         not strange,
         f"{response}, with X-Request-ID: {name}. Meanwhile the app wrote lines without this id: {shown(strange)}",
@@ -335,7 +385,8 @@ async def expect_new_ids(app, log, furnished):
     await app.get("/live", headers={"X-Request-ID": mine})
     strange = [
         "x" * 5000, f"{mine}\t{mine}", f'{mine}", "level": "error', '{"event": "request"}', f"{mine}, {mine}",
-        f"{mine}x", "../../etc/passwd", "é".encode("latin-1"), "", f"<script>{mine}</script>", "%0a%0d", "select 1",
+        f"{mine}x", f"{mine}x", "-" * 36,
+        "../../etc/passwd", "é".encode("latin-1"), "", f"<script>{mine}</script>", "%0a%0d", "select 1",
     ]  # fmt: skip
     given = set()
     for name in [*strange, None, None]:

@@ -8,11 +8,12 @@ import pytest
 
 from checks.kit.report import expect
 from checks.lesson_16.lines import Log, metrics, must, new_id, parsed, said, send, shown
-from checks.lesson_16.spans import content
+from checks.lesson_16.spans import content, received
 
 UNREAD = "The log is read by a program. It drops a line that it cannot parse, or takes half of one for another."
 SECRET = "Everybody who may read the log, the metrics or the traces can log in as this customer, or pay with this card."
 SLOW = "The database has been slow for a week, and nobody knows which statement was."
+SEARCH = "/search/titles?title=canary-title"
 QUOTES = '"o\'hara"@example.com'
 WHILE = 0.4
 
@@ -66,7 +67,7 @@ async def test_each_line_is_one_json_object(app, testbed, shop, wire, furnished,
 
 
 async def test_no_secret_is_told(launch, testbed, shop, wire, furnished, provider, collector):
-    """No password, token, card number or query is in a log, a response, a metric or a span, whatever fails."""
+    """No password, token, card token or query is in a log, a response, a metric or a span, whatever fails."""
     app = await launch(env={"SLOW_STATEMENT_MS": "1"})
     log, told = Log(app), []
     secrets = {"the key of the tokens": testbed.lesson.env["JWT_SECRET"]}
@@ -99,7 +100,7 @@ async def test_no_secret_is_told(launch, testbed, shop, wire, furnished, provide
     query = f"?token={secret('a query', 'canary-query-Rm5')}"
     for path in (f"/me{query}", f"/no/such{query}", f"/books/x{query}", f"/books?limit=canary-query-Rm5&{query[1:]}"):
         await ask("GET", path, headers=bearer)
-    card = {"card_token": secret("a card number", "4111-1111-canary-1111")}
+    card = {"card_token": secret("a card token", "4111-1111-canary-1111")}
     paid = furnished.basket() | card
     for fails in (
         lambda: provider.respond_next(status=402, json=card),
@@ -115,6 +116,11 @@ async def test_no_secret_is_told(launch, testbed, shop, wire, furnished, provide
         await ask("POST", f"/checkout{query}", json=paid, headers=bearer)
         await ask("POST", "/auth/login", json=anna)
         await ask("POST", "/auth/refresh", json=refresh)
+    renewed = await app.post("/auth/refresh", json=refresh)
+    must(renewed, 200)
+    again = {"refresh_token": secret("a new refresh token", renewed["refresh_token"])}
+    for used in (refresh, again):  # the second use of a token revokes the other one
+        await ask("POST", "/auth/refresh", json=used)
     for table, column, path, body in BROKEN:
         await shop.execute(f"ALTER TABLE {table} RENAME COLUMN {column} TO gone")
         values = {"anna": anna | {"email": "eva@example.com"}, "paid": paid, "refresh": refresh, "login": anna}[body]
@@ -124,10 +130,21 @@ async def test_no_secret_is_told(launch, testbed, shop, wire, furnished, provide
     told.append(("the metrics", str(await metrics(app))))
     await app.stop()
     told.append(("the log", "\n".join(log.texts)))
-    told += [("a span", content(call).decode("utf-8", "replace")) for call in collector.calls]
-    found = [f"{what} is in {where}: {around(text, value)}" for where, text in told for what, value in secrets.items()
-             if value in text or urllib.parse.quote(value) in text]  # fmt: skip
+    for span in received(collector):
+        told += [(f"`{key}` of the span {span.name!r}", str(value)) for key, value in span.attributes.items()]
+    bodies = [("what was sent to the collector", content(call).decode("utf-8", "replace")) for call in collector.calls]
+    found = leaks(told, secrets) or leaks(bodies, secrets)
     expect(not found, ". ".join(found[:4]), because=SECRET, section="Where secrets leak")
+
+
+def leaks(told, secrets):
+    """A sentence for each secret and each place in which it is."""
+    found = {}
+    for where, text in told:
+        for what, value in secrets.items():
+            if value in text or urllib.parse.quote(value) in text:
+                found.setdefault((what, where), f"{what} is in {where}: {around(text, value)}")
+    return list(found.values())
 
 
 JSON = {"content-type": "application/json"}
@@ -151,11 +168,16 @@ async def test_slow_statements_are_named(launch, wire, furnished):
     app = await launch(env={"SLOW_STATEMENT_MS": "300", "DATABASE_CONNECTIONS": "1"})
     log = Log(app)
     await app.get("/search/titles?title=warm")
-    path, canary = "/search/titles?title=canary-title", "canary-title"
-    for fails in (False, True):
-        async with wire.hold(lambda one: one.data and "books" in one.text, limit=1) as held:
+    canary = "canary-title"
+    change = {"json": {"title": canary}}
+    for method, path, options, verb, fails in (
+        ("GET", SEARCH, {}, "SELECT", False),
+        ("PATCH", furnished.book, change, "UPDATE", False),
+        ("GET", SEARCH, {}, "SELECT", True),
+    ):
+        async with wire.hold(lambda one, verb=verb: one.verb == verb and "books" in one.text, limit=1) as held:
             name, behind = new_id(), new_id()
-            slow = app.start_request("GET", path, headers=name)
+            slow = app.start_request(method, path, headers=name | {"If-Match": "*"}, **options)
             await held.wait_for()
             statement = held.waiting[0]
             waiting = app.start_request("GET", furnished.book, headers=behind)
@@ -167,7 +189,7 @@ async def test_slow_statements_are_named(launch, wire, furnished):
                 await wire.cut()
             held.release()
             await asyncio.wait({slow.task, waiting.task})
-        await log.request(name["X-Request-ID"], f"GET {path}")
+        await log.request(name["X-Request-ID"], f"{method} {path}")
         lines = [line for line in log.of(name["X-Request-ID"]) if line.get("event") == "slow_statement"]
         how = "was held for 400 ms" + (", and then its connection broke" if fails else "")
         right = [
@@ -192,7 +214,7 @@ async def test_slow_statements_are_named(launch, wire, furnished):
                 because="Somebody makes a statement faster that was never slow.",
                 section="Slow statements",
             )
-    await expect_none_below(await launch(env={"SLOW_STATEMENT_MS": "60000"}), wire, path)
+    await expect_none_below(await launch(env={"SLOW_STATEMENT_MS": "60000"}), wire, SEARCH)
 
 
 async def expect_none_below(app, wire, path):
