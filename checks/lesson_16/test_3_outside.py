@@ -322,9 +322,15 @@ async def test_a_silent_collector_harms_nothing(launch, furnished, collector):
 async def leave_many_spans(app, furnished):
     """A request with 300 statements, savepoints included."""
     author = furnished.ids.authors[0]
-    books = [{"isbn": f"978-7-{n}", "title": "Many", "author_id": author, "price_cents": 900} for n in range(100)]
-    with contextlib.suppress(NoResponse):
-        await app.post("/books/import", json=books, timeout=10)
+    books = [{"isbn": f"978-7-{n:06}", "title": "Many", "author_id": author, "price_cents": 900} for n in range(100)]
+    with contextlib.suppress(NoResponse):  # if the app waits for the collector, which the next request shows
+        response = await app.post("/books/import", json=books, timeout=10)
+        expect(
+            response.json.get("stored") == len(books),
+            f"{response}. Expected: {len(books)} books are stored.",
+            because=HARM,
+            section="Traces",
+        )
 
 
 async def expect_no_harm(app, furnished, how):
