@@ -8,7 +8,20 @@ from uuid import uuid4
 
 from checks.kit.report import expect
 from checks.kit.service.app import NoResponse
-from checks.lesson_16.lines import LOST, REQUEST_ID, Log, must, new_id, said, send, short, shown, skeleton, templates
+from checks.lesson_16.lines import (
+    LOST,
+    REQUEST_ID,
+    Log,
+    held_until,
+    must,
+    new_id,
+    said,
+    send,
+    short,
+    shown,
+    skeleton,
+    templates,
+)
 
 BLIND = "It was slow between two and three, and nobody can say whether the database was, or the pool, or the code."
 FALSE = "An id that a client has made up hides its requests among those of others, or breaks what reads the log."
@@ -177,7 +190,7 @@ async def test_times_are_told_apart(launch, wire, shop, furnished, provider):
         await app.flush()
         await app.flush()
         waiting_since = time.perf_counter()
-        now = await busy_until(app, waiting_since + WHILE, behind)
+        now = await held_until(waiting_since + WHILE, behind)
         held.release()
         await asyncio.wait({slow.task, behind.task})
     what = f"GET {furnished.book}"
@@ -191,7 +204,7 @@ async def test_times_are_told_apart(launch, wire, shop, furnished, provider):
         slow = app.start_request("GET", furnished.book, headers=first)
         await held.wait_for()
         since = time.perf_counter()
-        now = await busy_until(app, since + WHILE, slow)
+        now = await held_until(since + WHILE, slow)
         await wire.cut()
         await slow
     line = await log.request(first["X-Request-ID"], what)
@@ -211,7 +224,7 @@ async def test_times_are_told_apart(launch, wire, shop, furnished, provider):
     first = new_id()
     async with second_batch_held(app, wire, first) as export:
         since = time.perf_counter()
-        now = await busy_until(app, since + WHILE, export)
+        now = await held_until(since + WHILE, export)
     await export
     line = await log.request(first["X-Request-ID"], "GET /export/books.csv")
     expect_at_least(line, "database_ms", now - since, "the second statement about books of an export was held")
@@ -222,7 +235,7 @@ async def test_times_are_told_apart(launch, wire, shop, furnished, provider):
         slow = app.start_request("POST", "/checkout", json=body, headers=first | furnished.logins[0])
         await held.arrived()
         since = time.perf_counter()
-        now = await busy_until(app, since + WHILE, slow)
+        now = await held_until(since + WHILE, slow)
         held.release()
         await slow
     line = await log.request(first["X-Request-ID"], "POST /checkout")
@@ -234,15 +247,6 @@ async def test_times_are_told_apart(launch, wire, shop, furnished, provider):
         because=BLIND,
         section="Where a request spends its time",
     )
-
-
-async def busy_until(app, until, request):
-    """Sends requests that need no database until a time, or until the request has ended; the time before the last."""
-    now = time.perf_counter()
-    while time.perf_counter() < until and not request.task.done():
-        now = time.perf_counter()
-        await app.get("/nothing")
-    return now
 
 
 def expect_at_least(line, name, seconds, what):
