@@ -8,6 +8,7 @@ from uuid import uuid4
 
 from checks.kit.report import expect
 from checks.kit.service.app import NoResponse
+from checks.lesson_16.furnished import break_wishes
 from checks.lesson_16.lines import (
     LOST,
     REQUEST_ID,
@@ -29,7 +30,7 @@ WHILE = 0.3
 """Seconds for which something is held: less than the app's own limits, and more than everything else takes."""
 
 
-async def test_each_request_has_one_line(app, wire, shop, furnished, endpoints):
+async def test_each_request_has_one_line(app, testbed, wire, shop, furnished, endpoints):
     """Each request has one line in the log, with its method, the template of its path, and its status, also 500."""
     log, template = Log(app), await templates(app)
     sent = [(one.method, one.path, one.options) for one in endpoints(furnished.ids, headers=furnished.logins[0])]
@@ -50,7 +51,7 @@ async def test_each_request_has_one_line(app, wire, shop, furnished, endpoints):
         await expect_line(log, name, "GET", furnished.book, template, response.status)
     await expect_line_without_client(app, log, wire, furnished)
     await expect_line_of_a_broken_export(app, log, wire, shop)
-    await shop.execute("ALTER TABLE wishes RENAME TO wishes_gone")
+    await break_wishes(testbed, shop)
     for _ in range(2):
         name, response = await send(app, "GET", "/wishlist", headers=furnished.logins[0])
         await expect_line(log, name, "GET", "/wishlist", template, 500)
@@ -265,7 +266,7 @@ def expect_at_least(line, name, seconds, what):
     )
 
 
-async def test_ids_do_not_mix(launch, shop, wire, furnished, provider):
+async def test_ids_do_not_mix(launch, testbed, shop, wire, furnished, provider):
     """Each line that is written while a request is handled has its id, also if requests overlap, or end with 500."""
     app = await launch(env={"SLOW_STATEMENT_MS": "60000"})
     log, headers = Log(app), furnished.logins
@@ -312,7 +313,7 @@ async def test_ids_do_not_mix(launch, shop, wire, furnished, provider):
             because=LOST,
             section="Ids of requests that overlap",
         )
-    await shop.execute("ALTER TABLE wishes RENAME TO wishes_gone")
+    await break_wishes(testbed, shop)
     before = len(log.lines)
     name, response = await send(app, "GET", "/wishlist", headers=headers[0])
     await log.until(lambda: log.requests(name))
@@ -339,9 +340,9 @@ def expect_only_id(lines, name, response, idle):
     )
 
 
-async def test_responses_tell_their_id(app, shop, wire, furnished):
+async def test_responses_tell_their_id(app, testbed, shop, wire, furnished):
     """Each response tells the id of its request: that of the client, if it is a UUID, or else a new one."""
-    await shop.execute("ALTER TABLE wishes RENAME TO wishes_gone")
+    await break_wishes(testbed, shop)
     login = {"headers": furnished.logins[0]}
     wrong = {"json": {"email": "nobody@example.com", "password": "wrong"}}
     many = {"json": {"lines": [{"book_id": furnished.ids.books[0], "quantity": 1000}]}}

@@ -7,6 +7,7 @@ import urllib.parse
 import pytest
 
 from checks.kit.report import expect
+from checks.lesson_16.furnished import break_wishes
 from checks.lesson_16.lines import Log, held_until, metrics, must, new_id, parsed, said, send, shown
 from checks.lesson_16.spans import content, received
 
@@ -41,7 +42,7 @@ async def test_each_line_is_one_json_object(app, testbed, shop, wire, furnished,
     await app.get("/search/titles", params={"title": '"\n{'})
     async with wire.outage("reset"):
         await post("/orders", furnished.basket())
-    await shop.execute("ALTER TABLE wishes RENAME TO wishes_gone")
+    await break_wishes(testbed, shop)
     name, response = await send(app, "GET", "/wishlist?%22", headers=login)
     must(response, 500)
 
@@ -124,6 +125,7 @@ async def test_no_secret_is_told(launch, testbed, shop, wire, furnished, provide
     for used in (refresh, again):  # the second use of a token revokes the other one
         await ask("POST", "/auth/refresh", json=used)
     for table, column, path, body in BROKEN:
+        testbed.provoked.add(column)
         await shop.execute(f"ALTER TABLE {table} RENAME COLUMN {column} TO gone")
         values = {"anna": anna | {"email": "eva@example.com"}, "paid": paid, "refresh": refresh, "login": anna}[body]
         response = await ask("POST", path + query, json=values, headers=bearer)

@@ -13,6 +13,7 @@ from checks.kit.report import expect
 from checks.kit.service.app import NoResponse
 from checks.kit.testbed.waiting import served_meanwhile
 from checks.kit.wire import OUTAGES
+from checks.lesson_16.furnished import break_wishes
 from checks.lesson_16.lines import Log, metrics, send, shown, total
 from checks.lesson_16.spans import CLIENT, SERVER, received
 
@@ -87,9 +88,9 @@ async def until_ready(app):
 
 
 @pytest.mark.needs("test_each_request_has_one_line")
-async def test_metrics_have_few_labels(app, wire, shop, furnished):
+async def test_metrics_have_few_labels(app, testbed, wire, shop, furnished):
     """`/metrics` counts each request by method, route and status, and has no label with what a client has made up."""
-    await shop.execute("ALTER TABLE wishes RENAME TO wishes_gone")
+    await break_wishes(testbed, shop)
     login, book = furnished.logins[0], "/books/{book_id}"
 
     sent = Counter()
