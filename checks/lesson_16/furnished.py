@@ -12,6 +12,7 @@ import jwt
 if TYPE_CHECKING:
     from checks.kit.testbed.rows import Seeded
     from checks.kit.testbed.shop import Shop
+    from checks.kit.testbed.testbed import Testbed
 
 FURNISH = """
     UPDATE customers SET credit_cents = 100000000;
@@ -42,6 +43,13 @@ class Furnished:
     def basket(self, number: int = 0) -> dict[str, object]:
         """An order of one copy."""
         return {"lines": [{"book_id": self.ids.books[number], "quantity": 1}]}
+
+
+async def break_wishes(testbed: Testbed, shop: Shop) -> None:
+    """From now on each request about wishes fails with 500. The app is not to blame for that."""
+    await shop.execute("ALTER TABLE wishes RENAME TO wishes_gone")
+    testbed.note("the check has renamed the table wishes, so statements about it fail")
+    testbed.provoked.add('"wishes"')
 
 
 async def furnish(shop: Shop, secret: str) -> Furnished:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import re
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from checks.kit.report import expect
 
 if TYPE_CHECKING:
-    from checks.kit.service.app import App, Response
+    from checks.kit.service.app import App, PendingRequest, Response
     from checks.kit.service.process import RunningProcess
 
 Line = dict[str, Any]
@@ -87,6 +89,7 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and value >= 0
 
 
+@functools.lru_cache(maxsize=4096)  # a check looks at the whole log after each request
 def parsed(text: str) -> Line | None:
     """The object of a line; None if it is none."""
     try:
@@ -111,6 +114,11 @@ def shown(lines: list[Any]) -> str:
     return "; ".join(text[:300] for text in texts[:4]) + (" ..." if len(texts) > 4 else "") if texts else "none"
 
 
+def short(lines: Iterable[Line]) -> str:
+    """Lines for a verdict, each by what it says."""
+    return shown([str(line.get("event", line))[:100] for line in lines])
+
+
 def new_id() -> dict[str, str]:
     """A header with an id that the app takes over."""
     return {"X-Request-ID": str(uuid4())}
@@ -121,6 +129,15 @@ async def send(app: App, method: str, path: str, **options: Any) -> tuple[str, R
     header = new_id()
     options["headers"] = options.get("headers", {}) | header
     return header["X-Request-ID"], await app.request(method, path, **options)
+
+
+async def held_until(until: float, request: PendingRequest) -> float:
+    """Waits until a time, or until the request has ended; returns a time at which it had not."""
+    now = time.perf_counter()
+    while time.perf_counter() < until and not request.task.done():
+        now = time.perf_counter()
+        await asyncio.sleep(0.02)  # between two looks at the clock
+    return now
 
 
 def must(response: Response, status: int) -> None:

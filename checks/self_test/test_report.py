@@ -169,6 +169,8 @@ def test_a_traceback_counts_more_than_a_warning_and_that_more_than_the_endpoint(
     files = ["app/books.py"]
     assert [place.line for place in places_in([Log("app", trace)], tmp_path, endpoint, files)] == [3]
     assert [place.line for place in places_in([Log("app", "INFO: nothing")], tmp_path, endpoint, files)] == [9]
+    caused = places_in([Log("app", trace)], tmp_path, endpoint, files, {"KeyError"})
+    assert [place.line for place in caused] == [9], "the check has caused the error itself"
 
 
 def test_the_line_that_called_sqlalchemy_counts_and_not_one_that_it_calls(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,16 +60,20 @@ def logs_of(error: BaseException, testbed: Testbed | None) -> list[Log]:
     return logs
 
 
-def places_in(logs: Sequence[Log], folder: Path, endpoint: str = "", edit: Sequence[str] = ()) -> list[Place]:
+def places_in(
+    logs: Sequence[Log], folder: Path, endpoint: str = "", edit: Sequence[str] = (), provoked: Collection[str] = ()
+) -> list[Place]:
     """Lines of the learner's code that the logs name, those of the newest process first; at most MAX_PLACES.
 
-    Where they name none it is the function that made the response, `path:line:function`, if it is in one of the files
-    that the lesson is about (`edit`). Where it is in another file, the cause is not there.
+    Those of errors that hold a text of `provoked` are left out. Where none is left it is the function that made the
+    response, `path:line:function`, if it is in one of the files that the lesson is about (`edit`). Where it is in
+    another file, the cause is not there.
     """
     found: dict[tuple[str, int], Place] = {}
     for log in reversed(logs):
         for place in places(log.text, folder, ROOT):
-            found.setdefault((place.path, place.line), place)
+            if not any(text in place.error for text in provoked):
+                found.setdefault((place.path, place.line), place)
     known = endpoint_place(endpoint, folder, ROOT, edit)
     return list(found.values())[:MAX_PLACES] or ([known] if known else [])
 

@@ -107,7 +107,8 @@ def _record(result: Result, error: BaseException, folder: Path, testbed: Testbed
     result.blocks_lesson = isinstance(error, SchemaError) or (isinstance(error, AppDidNotStart) and error.is_app)
     logs = logs_of(error, testbed)
     endpoint = testbed.steps.endpoint_of(finding.happened) if testbed else ""
-    result.places = places_in(logs, folder, endpoint, testbed.lesson.edit if testbed else ())
+    edit, provoked = (testbed.lesson.edit, testbed.provoked) if testbed else ((), set[str]())
+    result.places = places_in(logs, folder, endpoint, edit, provoked)
     if isinstance(error, SchemaError) and error.line:
         result.places = [Place(error.path, error.line, "", error.what)]
     elif isinstance(error, AppDidNotStart) and (busy := place_of_frames(error.frames, folder)):

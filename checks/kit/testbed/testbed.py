@@ -61,6 +61,8 @@ class Testbed:
         """The processes that `start` has started, oldest first."""
         self.services: dict[str, OutsideService] = {}
         """The outside services that run because lesson.toml lists them and no fixture does, by their variables."""
+        self.provoked: set[str] = set()
+        """Texts of errors that the check causes in the app. A verdict does not say to look where these were raised."""
         self.folder = folder
         self.lesson = lesson
         self.runtime = runtime
