@@ -174,6 +174,10 @@ def test_an_interruption_leaves_nothing_running(few: Path, tmp_path: Path) -> No
     assert process.returncode == 130
     assert "Traceback" not in stdout + stderr
     assert "are graded; to continue, run the same command again." in stdout
+    assert "This run was interrupted" in (out / "index.html").read_text(encoding="utf-8")
+    read = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    assert 0 < read["waiting"] < 6
+    assert read["waiting"] == sum(learner["waiting"] == [0] for learner in read["learners"])
     _, alive = psutil.wait_procs(family, timeout=30)
     assert not [each for each in alive if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
 
@@ -192,9 +196,13 @@ def test_an_untouched_lesson_is_not_submitted_and_a_copy_is_noted(tmp_path: Path
     assert "Submitted nothing that can be graded: Cleo, Dora" in done.stdout
     learners = json.loads((out / "results.json").read_text(encoding="utf-8"))["learners"]
     assert [learner["passed"] for learner in learners] == [8, 8, 0, 0]
-    assert [learner["notes"] for learner in learners] == [
+    assert [learner["for_instructor"] for learner in learners] == [
         ["lesson_00 has the same files as solutions/lesson_00, Bea."],
         ["lesson_00 has the same files as solutions/lesson_00, Ada."],
+        *([], []),
+    ]
+    assert [learner["notes"] for learner in learners] == [
+        *([], []),
         ["Unchanged, so counted as not submitted: lesson_00."],
         ["It is a .rar file. Ask for a folder, a .zip, a .tar.gz or a git .bundle."],
     ]

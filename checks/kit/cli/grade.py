@@ -55,7 +55,9 @@ def grade(
     scheduler: str,
     one_each: bool,
 ) -> int:
-    """Returns the exit code: 0 if all submissions are graded, 1 if the grader failed on some, 130 if interrupted.
+    """Returns the exit code: 0 if all submissions are graded, 1 if some have no final grade, 130 if interrupted.
+
+    An interrupted run writes what it has, and so does one that an error ends.
 
     `lessons` is as `chosen` takes it. `workers` is how many jobs run at once on this machine, 0 for one per core;
     with `scheduler`, the address of a Dask scheduler, its workers grade instead. `limit` is in seconds for each
@@ -79,18 +81,22 @@ def grade(
     run = GradingRun([without_untouched(submission) for submission in read], settings, GradeCache(out / "cache"))
     run.plan(again=again)
     console.print(_plan(run))
-    start = time.perf_counter()
+    start, interrupted = time.perf_counter(), False
     try:
         with _progress(console, run) as on_end:
             asyncio.run(_interruptible(run.grade(run_jobs, on_end)))
     except (KeyboardInterrupt, asyncio.CancelledError):
-        done = f"{len(run.todo) - run.remaining} of {len(run.todo)}"
-        console.print(f"\nInterrupted. {done} are graded; to continue, run the same command again.", style="bold")
-        return INTERRUPTED
+        interrupted = True
+    except Exception as error:
+        write.write(run.gradebook(numbers, isolation), out)
+        raise _inner(error) from None
     gradebook = run.gradebook(numbers, isolation)
     write.write(gradebook, out)
+    if interrupted:
+        _say_interrupted(console, run, out, again)
+        return INTERRUPTED
     _summary(console, run, gradebook, out, time.perf_counter() - start)
-    return 1 if run.failed else 0
+    return 1 if gradebook.failed else 0
 
 
 def counted(number: int, noun: str) -> str:
@@ -199,6 +205,27 @@ def _name(learner: str) -> str:
     return display_line(learner, MAX_NAME_CHARACTERS)
 
 
+def _inner(error: Exception) -> Exception:
+    """The error of the one task that failed, in place of the group in which asyncio hands it on."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+def _say_interrupted(console: Console, run: GradingRun, out: Path, again: bool) -> None:
+    done = f"{len(run.todo) - run.remaining} of {len(run.todo)}"
+    advice = "run the same command again"
+    if again:
+        advice += " without --again: of the rest, what has not changed keeps its earlier grade"
+    console.print(f"\nInterrupted. {done} are graded; to continue, {advice}.", style="bold", soft_wrap=True)
+    _link(console, "So far", out)
+
+
+def _link(console: Console, what: str, out: Path) -> None:
+    page = out / "index.html"
+    console.print(f"{what}: {page}", style=f"link {page.resolve().as_uri()}", soft_wrap=True)
+
+
 def _summary(console: Console, run: GradingRun, gradebook: Gradebook, out: Path, seconds: float) -> None:
     complete = sum(learner.passed == gradebook.total for learner in gradebook.learners)
     stopped = sum(bool(grade.stopped) for learner in gradebook.learners for grade in learner.grades.values())
@@ -215,8 +242,16 @@ def _summary(console: Console, run: GradingRun, gradebook: Gradebook, out: Path,
         names = ", ".join(_name(learner) for learner in run.learners(key))
         message = display_line(output.splitlines()[-1], MAX_MESSAGE_CHARACTERS) if output else "it printed nothing"
         console.print(f"Not graded, because the grader failed: {names} ({message}).", style="bold red", soft_wrap=True)
-    if run.failed:
-        missing = counted(len(run.failed), "lesson")
+    if errors := [
+        f"{_name(learner.submission.learner)} (lesson {number:02})"
+        for learner in gradebook.learners
+        for number, grade in sorted(learner.grades.items())
+        if grade.has_error
+    ]:
+        more = f" and {len(errors) - MAX_LINES} more" if len(errors) > MAX_LINES else ""
+        names = ", ".join(errors[:MAX_LINES]) + more
+        console.print(f"Not final, because a check ended with an error: {names}.", style="bold red", soft_wrap=True)
+    if gradebook.failed:
+        missing = counted(gradebook.failed, "lesson")
         console.print(f"{missing} to go. Run the same command again: it grades only what is missing.", style="bold")
-    page = out / "index.html"
-    console.print(f"Open: {page}", style=f"link {page.resolve().as_uri()}", soft_wrap=True)
+    _link(console, "Open", out)

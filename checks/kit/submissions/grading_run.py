@@ -55,16 +55,16 @@ class GradingRun:
         return len(self._grades)
 
     async def grade(self, run_jobs: JobRunner, on_end: Callable[[Job], None]) -> None:
-        """Grades the jobs of `todo`. Each grade is in the cache before `on_end` is called for its job.
+        """Grades the jobs of `todo`. Each grade is in the cache before `on_end` is called for its job. Raises OSError.
 
         One with an error, which says nothing about the submission, is not cached: the next run tries again.
         """
 
         def on_result(job: Job, result: Grade | GraderFailed) -> None:
             if isinstance(result, Grade):
+                self._grades[job.key] = result
                 if not result.has_error:
                     self.cache.save(job, result)
-                self._grades[job.key] = result
             else:
                 self.failed[job.key] = str(result)
             on_end(job)
@@ -73,15 +73,18 @@ class GradingRun:
             await run_jobs(self.todo, self.settings, on_result)
 
     def gradebook(self, numbers: Sequence[int], isolation: str) -> Gradebook:
-        """All grades of the lessons of these numbers; a job that failed has none."""
+        """All grades so far of the lessons of these numbers; a job that failed, or has not ended, has none."""
         lessons = [find_lesson(number) for number in numbers]
         servers = sorted({grade.report.postgres for grade in self._grades.values()} - {""})
         gradebook = Gradebook(lessons, ", ".join(servers), isolation, self.settings.kit)
         for index, submission in enumerate(self.submissions):
             learner = LearnerGrades(submission)
             for number in submission.lessons:
-                if grade := self._grades.get(self._jobs[index, number].key):
+                key = self._jobs[index, number].key
+                if grade := self._grades.get(key):
                     learner.grades[number] = grade
+                elif key not in self.failed:
+                    learner.waiting |= {number}
             gradebook.learners.append(learner)
         return gradebook
 
@@ -90,7 +93,7 @@ class GradingRun:
         return [self.submissions[index].learner for (index, _), job in self._jobs.items() if job.key == key]
 
     def _note_duplicates(self) -> None:
-        """Adds a note to each submission that has the same files as another one, or as the solution."""
+        """Adds a note for the instructor to each submission that has the same files as another, or as the solution."""
         solutions = {job.key: f"solutions/lesson_{job.lesson:02}" for job in self._solution_jobs()}
         for index, submission in enumerate(self.submissions):
             notes = []
@@ -100,7 +103,7 @@ class GradingRun:
                 if same := [*([solutions[key]] if key in solutions else []), *others]:
                     notes.append(f"lesson_{number:02} has the same files as {_names(same)}.")
             if notes:
-                self.submissions[index] = replace(submission, notes=(*submission.notes, *notes))
+                self.submissions[index] = replace(submission, for_instructor=tuple(notes))
 
     def _solution_jobs(self) -> list[Job]:
         numbers = {number for _, number in self._jobs}

@@ -17,13 +17,15 @@ class Submission:
     """The work of one learner.
 
     `source` is the path that was read, as messages show it. `lessons` has the files by the lesson's number.
-    `notes` are sentences for the instructor: what was left out, and why.
+    `notes` are sentences that the learner may read as well: what was left out, and why. `for_instructor` are sentences
+    about others, such as who has the same files; no file that is meant for a learner has them.
     """
 
     learner: str
     source: str
     lessons: Mapping[int, Files]
     notes: tuple[str, ...] = ()
+    for_instructor: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -58,11 +60,13 @@ class Grade:
 class LearnerGrades:
     """One learner's submission and grades, by the lesson's number.
 
-    A lesson has no grade if it was not submitted, or if the grader failed (see `submission.lessons` for which).
+    A lesson has no grade if it was not submitted, if the grader failed, or if it is among those `waiting`: the run was
+    interrupted before them.
     """
 
     submission: Submission
     grades: dict[int, Grade] = field(default_factory=dict)
+    waiting: frozenset[int] = frozenset()
 
     @property
     def passed(self) -> int:
@@ -73,6 +77,15 @@ class LearnerGrades:
     def seconds(self) -> float:
         """The wall time of all gradings."""
         return sum(grade.seconds for grade in self.grades.values())
+
+    @property
+    def open(self) -> list[int]:
+        """The lessons that were submitted and have no final grade: none at all, or a check ended with an error."""
+        return [
+            number
+            for number in sorted(self.submission.lessons)
+            if number not in self.grades or self.grades[number].has_error
+        ]
 
 
 @dataclass(slots=True)
@@ -93,6 +106,21 @@ class Gradebook:
     def total(self) -> int:
         """How many checks the lessons of the run have."""
         return sum(len(lesson.checks) for lesson in self.lessons)
+
+    @property
+    def submitted(self) -> int:
+        """How many lessons the learners submitted, all together."""
+        return sum(len(learner.submission.lessons) for learner in self.learners)
+
+    @property
+    def waiting(self) -> int:
+        """How many of these have no grade because the run was interrupted."""
+        return sum(len(learner.waiting) for learner in self.learners)
+
+    @property
+    def failed(self) -> int:
+        """How many of these have no final grade although the run came to them: perhaps a fault of this machine."""
+        return sum(len(learner.open) - len(learner.waiting) for learner in self.learners)
 
 
 def complete(report: Report, lesson: Lesson, reason: str) -> Report:

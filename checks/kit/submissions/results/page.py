@@ -21,7 +21,15 @@ from checks.kit.report.safe_text import display_line, display_text
 from checks.kit.report.terminal import SYMBOL
 from checks.kit.submissions.model import Grade, Gradebook, LearnerGrades
 from checks.kit.submissions.results import statistics
-from checks.kit.submissions.results.text import NOT_GRADED, VerdictText, VerdictTexts, absence, verdict_texts
+from checks.kit.submissions.results.text import (
+    NOT_GRADED,
+    NOT_SUBMITTED,
+    WAITING,
+    VerdictText,
+    VerdictTexts,
+    absence,
+    verdict_texts,
+)
 
 FOLDER = Path(__file__).parent
 """Where page.html and page.css are."""
@@ -29,6 +37,9 @@ FOLDER = Path(__file__).parent
 MAX_NAME_CHARACTERS = 300
 MAX_TIP_CHARACTERS = 160
 """Characters of a tooltip, and of a note in a list."""
+
+WITHOUT_GRADE = {NOT_SUBMITTED: "not submitted", NOT_GRADED: "not graded", WAITING: "not graded yet"}
+"""What the page says in place of a grade."""
 
 HARDEST_AT_FIRST = 10
 NAMES_AT_FIRST = 8
@@ -54,7 +65,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class LessonSection:
-    """A lesson of a learner. `id` is its anchor; without a grade, `absence` says why: "not graded", "not submitted"."""
+    """A lesson of a learner. `id` is its anchor; without a grade, `absence` says why, as in WITHOUT_GRADE."""
 
     id: str
     lesson: Lesson
@@ -82,6 +93,7 @@ class LearnerSection:
     name: str
     source: str
     notes: Sequence[str]
+    for_instructor: Sequence[str]
     passed: int
     seconds: float
     lessons: Sequence[LessonSection]
@@ -163,7 +175,7 @@ def _learner(gradebook: Gradebook, index: int, learner: LearnerGrades, texts: Ve
     for lesson in gradebook.lessons:
         grade = learner.grades.get(lesson.number)
         anchor = f"{id}-{lesson.number}"
-        why = "" if grade else "not graded" if absence(learner, lesson) == NOT_GRADED else "not submitted"
+        why = "" if grade else WITHOUT_GRADE[absence(learner, lesson)]
         text = texts.get((index, lesson.number))
         lessons.append(LessonSection(anchor, lesson, grade, why, _cells(anchor, grade), text))
     return LearnerSection(
@@ -171,6 +183,7 @@ def _learner(gradebook: Gradebook, index: int, learner: LearnerGrades, texts: Ve
         display_text(submission.learner, MAX_NAME_CHARACTERS),
         display_text(submission.source),
         [display_text(note) for note in submission.notes],
+        [display_text(note) for note in submission.for_instructor],
         learner.passed,
         learner.seconds,
         lessons,
@@ -213,8 +226,8 @@ def _attention(gradebook: Gradebook, learners: Sequence[LearnerSection]) -> dict
             for learner in learners
             for section in learner.ungraded
         ],
-        "A check ended with an error of its own": [
-            (learner, f"lesson {section.lesson.number:02}: grade it again with --again")
+        "Not final, because a check ended with an error of its own": [
+            (learner, f"lesson {section.lesson.number:02}: run the same command again")
             for learner in learners
             for section in learner.errors
         ],
@@ -228,6 +241,11 @@ def _attention(gradebook: Gradebook, learners: Sequence[LearnerSection]) -> dict
         "Fewer than half of the median": [
             (learners[index], f"{learners[index].passed} of {gradebook.total}")
             for index in statistics.far_below_median(gradebook)
+        ],
+        "Same files as another submission": [
+            (learner, display_line(" ".join(learner.for_instructor), MAX_TIP_CHARACTERS))
+            for learner in learners
+            if learner.for_instructor
         ],
         "Notes on the submission": [
             (learner, display_line(" ".join(learner.notes), MAX_TIP_CHARACTERS))

@@ -22,7 +22,7 @@ from checks.kit.submissions.results.junit import junit
 from checks.kit.submissions.results.page import page
 from checks.kit.submissions.results.text import NOT_GRADED, absence, verdict_texts
 
-SCHEMA = 2
+SCHEMA = 3
 """The version of results.json. It changes when programs that read the file would have to change."""
 
 UNWRITABLE = re.compile("[\ud800-\udfff]")
@@ -52,7 +52,8 @@ def files(gradebook: Gradebook) -> Iterator[tuple[str, bytes]]:
     yield "results.json", _json(everything(gradebook, slugs))
     yield "junit.xml", junit(gradebook, texts)
     for index, slug in enumerate(slugs):
-        yield f"gradescope/{slug}/results.json", _json(gradescope.results(gradebook, index, texts))
+        if not gradebook.learners[index].open:
+            yield f"gradescope/{slug}/results.json", _json(gradescope.results(gradebook, index, texts))
     yield "index.html", _bytes(page(gradebook, texts))
 
 
@@ -64,6 +65,7 @@ def everything(gradebook: Gradebook, slugs: list[str]) -> dict[str, Any]:
         "postgres": gradebook.postgres,
         "isolation": gradebook.isolation,
         "of": gradebook.total,
+        "waiting": gradebook.waiting,
         "lessons": [
             {
                 "lesson": lesson.number,
@@ -84,7 +86,8 @@ def _learner(gradebook: Gradebook, learner: LearnerGrades, slug: str) -> dict[st
         "learner": submission.learner,
         "source": submission.source,
         "notes": list(submission.notes),
-        "gradescope": f"gradescope/{slug}/results.json",
+        "for_instructor": list(submission.for_instructor),
+        "gradescope": "" if learner.open else f"gradescope/{slug}/results.json",
         "passed": learner.passed,
         "seconds": round(learner.seconds, 3),
         "lessons": [
@@ -92,6 +95,7 @@ def _learner(gradebook: Gradebook, learner: LearnerGrades, slug: str) -> dict[st
                 "lesson": number,
                 "passed": grade.passed,
                 "of": grade.total,
+                "final": not grade.has_error,
                 "stopped": grade.stopped,
                 "seconds": round(grade.seconds, 3),
                 "report": grade.report.to_dict(),
@@ -104,6 +108,7 @@ def _learner(gradebook: Gradebook, learner: LearnerGrades, slug: str) -> dict[st
             for lesson in gradebook.lessons
             if lesson.number not in learner.grades and absence(learner, lesson) == NOT_GRADED
         ],
+        "waiting": sorted(learner.waiting),
     }
 
 

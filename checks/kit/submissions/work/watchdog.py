@@ -43,6 +43,9 @@ LEFTOVERS_SQL = f"""
 """
 """How many databases, roles and connections of gradings there are on a worker's own server."""
 
+START_SQL = "SELECT backend_start::text FROM pg_stat_activity WHERE backend_type = 'checkpointer'"
+"""When the server started: after a crash of any of its processes it starts its checkpointer anew, too."""
+
 
 class Watchdog:
     """Stops a grading that exceeds its quota of memory or database size. Use `open_watchdog`.
@@ -66,6 +69,17 @@ class Watchdog:
                 return f"it used more than {MAX_MEMORY_BYTES >> 30} GB of memory"
             if (await self._query(DATABASE_BYTES_SQL) or 0) > MAX_DATABASE_BYTES:
                 return f"it filled more than {MAX_DATABASE_BYTES >> 30} GB of the database"
+
+    async def server_start(self) -> str:
+        """When the worker's own server started, or recovered from a crash; "" if it is gone, or has another owner."""
+        if self._server is None:
+            return ""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DISCONNECT_TIMEOUT):
+                while not (start := await self._query(START_SQL)):  # noqa: ASYNC110  it may be recovering just now
+                    await asyncio.sleep(0.02)
+                return str(start)
+        return ""
 
     async def clear(self, *, stopped: bool) -> None:
         """Makes sure that a job leaves nothing on the worker's own server that would affect the next one.

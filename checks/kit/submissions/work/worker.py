@@ -27,6 +27,7 @@ from checks.kit.service.launcher import Process
 from checks.kit.service.sandbox import SandboxSpec
 from checks.kit.submissions.jobs import Job, RunSettings, fingerprint
 from checks.kit.submissions.model import Grade, complete
+from checks.kit.submissions.work.machine_faults import disk_full
 from checks.kit.submissions.work.watchdog import Watchdog, open_watchdog
 
 
@@ -63,8 +64,13 @@ class Worker:
         root = self._pool.scratch / f"job-{number}"
         start = time.perf_counter()
         try:
+            server_start = await self._watchdog.server_start()
             folder = _lay_out(root, lesson, job)
             report, stopped, output = await self._run(lesson, folder, number)
+            if not stopped and await self._watchdog.server_start() != server_start:
+                raise GraderFailed("PostgreSQL crashed or was ended while the checks ran")
+            if report and (fault := disk_full(report)):
+                raise GraderFailed(f"PostgreSQL has no room on its disk: {fault}")
         except Exception:
             await self._watchdog.clear(stopped=True)
             raise
