@@ -26,7 +26,19 @@ WAY, WHY_NOT = sandbox.detect()
 DASK = importlib.util.find_spec("distributed") is not None
 LESSONS = "0-3"
 LEARNERS = 60
-OF_ONE_RUN = {"seconds", "execution_time", "steps", "evidence", "places", "output", "happened", "because", "section"}
+OF_ONE_RUN = {
+    "seconds",
+    "execution_time",
+    "made",
+    "graded",
+    "steps",
+    "evidence",
+    "places",
+    "output",
+    "happened",
+    "because",
+    "section",
+}
 """Times, and the evidence of a run: where connections race, another statement or request may come first the next time,
 and a verdict may quote another response, and give the reason that goes with it."""
 

@@ -9,6 +9,7 @@ import re
 import shutil
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from checks.kit.lessons.lesson import Lesson, find_lesson
 from checks.kit.report import terminal
 from checks.kit.report.model import Finding, Outcome, Place, Report, Result
 from checks.kit.report.safe_text import display_text
-from checks.kit.submissions.model import Grade, Gradebook, LearnerGrades, Submission
+from checks.kit.submissions.model import Grade, Gradebook, HandedIn, LearnerGrades, Submission
 from checks.kit.submissions.results import statistics, write
 from checks.kit.submissions.results.gradescope import slugs
 from checks.kit.submissions.results.page import page
@@ -228,6 +229,36 @@ def test_an_error_of_a_check_is_told_apart_from_a_failure() -> None:
     assert re.search(r'<td class="error"><a href="#l1-0-3" title="[^"]*ZeroDivisionError: x">!</a>', html)
     assert '<b class="e">!</b>' in html
     assert "Not final, because a check ended with an error of its own" in html
+
+
+def test_everything_says_when_it_was_made_and_handed_in_except_for_gradescope() -> None:
+    import jsonschema
+
+    gradebook = a_class(["Ada", "Bea"])
+    ada, bea = gradebook.learners
+    night = datetime(2026, 11, 27, 23, 5, 9, tzinfo=timezone(timedelta(hours=1)))
+    ada.submission = replace(ada.submission, handed_in=HandedIn(night, "last commit"))
+    ada.grades[0].at, bea.grades[0].at = (datetime(2026, 11, day, 8, 30, tzinfo=UTC) for day in (30, 29))
+    assert gradebook.made == datetime(2026, 11, 30, 8, 30, tzinfo=UTC)
+    files = dict(write.files(gradebook))
+    html = files["index.html"].decode()
+    assert "The newest grade is of 30 Nov 2026, 08:30 UTC." in html
+    assert html.count("handed in") == 1
+    assert "handed in 27 Nov 2026, 22:05 UTC (last commit)" in html
+    read = tables(gradebook)
+    assert [(row["handed_in"], row["known_by"], row["made"]) for row in read["results.csv"]] == [
+        ("2026-11-27T22:05:09Z", "last commit", "2026-11-30T08:30:00Z"),
+        ("", "", "2026-11-30T08:30:00Z"),
+    ]
+    assert [row["graded"] for row in read["lessons.csv"]] == ["2026-11-30T08:30:00Z", "", "2026-11-29T08:30:00Z", ""]
+    assert read["lessons.csv"][0]["handed_in"] == "2026-11-27T22:05:09Z"
+    everything = json.loads(files["results.json"])
+    schema = json.loads(Path(write.__file__).with_name("results.schema.json").read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator(schema).validate(everything)
+    assert everything["made"] == "2026-11-30T08:30:00Z"
+    assert [learner["handed_in"] for learner in everything["learners"]] == ["2026-11-27T22:05:09Z", ""]
+    assert not [name for name in files if name.startswith("gradescope/") and b"2026-11" in files[name]]
+    assert "newest grade" not in page(a_class(["Ada"]))
 
 
 def test_an_interrupted_run_writes_what_it_has() -> None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from checks.kit.lessons.paths import ROOT
 from checks.kit.report.model import Report
 from checks.kit.submissions.intake.folders import Folder
 from checks.kit.submissions.intake.select import NOT_SUBMITTED, select_files
-from checks.kit.submissions.model import Files, Grade, Submission
+from checks.kit.submissions.model import Files, Grade, Submission, timestamp
 
 GRADING_FILES = ("checks/kit/**/*", "checks/lesson_*/**/*", "lessons/**/*", "pyproject.toml")
 """Patterns of the files on which a verdict may depend."""
@@ -126,10 +127,17 @@ def files_of(folder: Path) -> Files:
 
 
 def to_dict(grade: Grade) -> dict[str, Any]:
-    """The grade as JSON: `{"seconds", "stopped", "report"}`."""
-    return {"seconds": grade.seconds, "stopped": grade.stopped, "report": grade.report.to_dict()}
+    """The grade as JSON: `{"seconds", "stopped", "at", "report"}`."""
+    return {
+        "seconds": grade.seconds,
+        "stopped": grade.stopped,
+        "at": timestamp(grade.at),
+        "report": grade.report.to_dict(),
+    }
 
 
 def from_dict(content: Mapping[str, Any]) -> Grade:
     """The grade of which `to_dict` made this. Raises KeyError, TypeError or ValueError for anything else."""
-    return Grade(Report.from_dict(content["report"]), content["seconds"], content["stopped"])
+    at = content.get("at")  # not there in a grade of an earlier version
+    time = datetime.fromisoformat(at) if at else None
+    return Grade(Report.from_dict(content["report"]), content["seconds"], content["stopped"], time)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from checks.kit.lessons.lesson import Lesson
 from checks.kit.report.model import Outcome, Report, Result
@@ -13,12 +14,21 @@ Files = Mapping[str, bytes]
 
 
 @dataclass(frozen=True, slots=True)
+class HandedIn:
+    """When something was handed in, in UTC, and how that is known: "last commit"."""
+
+    at: datetime
+    known_by: str
+
+
+@dataclass(frozen=True, slots=True)
 class Submission:
     """The work of one learner.
 
     `source` is the path that was read, as messages show it. `lessons` has the files by the lesson's number.
     `notes` are sentences that the learner may read as well: what was left out, and why. `for_instructor` are sentences
-    about others, such as who has the same files; no file that is meant for a learner has them.
+    about others, such as who has the same files; no file that is meant for a learner has them. `handed_in` is None if
+    nothing says when it was.
     """
 
     learner: str
@@ -26,6 +36,7 @@ class Submission:
     lessons: Mapping[int, Files]
     notes: tuple[str, ...] = ()
     for_instructor: tuple[str, ...] = ()
+    handed_in: HandedIn | None = None
 
 
 @dataclass(slots=True)
@@ -33,12 +44,13 @@ class Grade:
     """The result of one lesson of one submission.
 
     `report` has a result for every check of the lesson, in the lesson's order. `stopped` says which limit ended the
-    grading early, and is empty where none did. `seconds` is wall time.
+    grading early, and is empty where none did. `seconds` is wall time. `at` is when it was graded, in UTC.
     """
 
     report: Report
     seconds: float
     stopped: str = ""
+    at: datetime | None = None
 
     @property
     def passed(self) -> int:
@@ -108,6 +120,12 @@ class Gradebook:
         return sum(len(lesson.checks) for lesson in self.lessons)
 
     @property
+    def made(self) -> datetime | None:
+        """When the newest of these grades was given. Without new grades it stays the same, and so do all files."""
+        times = [grade.at for learner in self.learners for grade in learner.grades.values() if grade.at]
+        return max(times, default=None)
+
+    @property
     def submitted(self) -> int:
         """How many lessons the learners submitted, all together."""
         return sum(len(learner.submission.lessons) for learner in self.learners)
@@ -121,6 +139,11 @@ class Gradebook:
     def failed(self) -> int:
         """How many of these have no final grade although the run came to them: perhaps a fault of this machine."""
         return sum(len(learner.open) - len(learner.waiting) for learner in self.learners)
+
+
+def timestamp(time: datetime | None) -> str:
+    """The time for programs, as ISO 8601 in UTC: `2026-11-27T23:05:00Z`; "" for None."""
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if time else ""
 
 
 def complete(report: Report, lesson: Lesson, reason: str) -> Report:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
@@ -40,6 +41,9 @@ MAX_TIP_CHARACTERS = 160
 
 WITHOUT_GRADE = {NOT_SUBMITTED: "not submitted", NOT_GRADED: "not graded", WAITING: "not graded yet"}
 """What the page says in place of a grade."""
+
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+"""In English, whatever the language of this machine is."""
 
 HARDEST_AT_FIRST = 10
 NAMES_AT_FIRST = 8
@@ -92,6 +96,7 @@ class LearnerSection:
     id: str
     name: str
     source: str
+    handed_in: str
     notes: Sequence[str]
     for_instructor: Sequence[str]
     passed: int
@@ -128,7 +133,8 @@ def page(gradebook: Gradebook, texts: VerdictTexts | None = None) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"duration": duration, "display_text": display_text, "highlighted": highlighted}
+    environment.filters |= {"moment": moment, "duration": duration}
+    environment.filters |= {"display_text": display_text, "highlighted": highlighted}
     # learners who submitted the same files share a Grade, which took its time once
     seconds = {id(grade): grade.seconds for learner in gradebook.learners for grade in learner.grades.values()}
     return environment.get_template("page.html").render(
@@ -154,6 +160,12 @@ def highlighted(text: str) -> Markup:
         lambda match: f'{match[1]}<b class="{CLASS[match[2]]}">{match[2]}</b>', str(escape(text))
     )
     return Markup(HEADING.sub(r"\1<b>\2</b>", with_symbols))  # everything of the text was escaped above
+
+
+def moment(time: datetime | None) -> str:
+    """A time for people: `27 Nov 2026, 23:05 UTC`; "" for None."""
+    utc = time.astimezone(UTC) if time else None
+    return f"{utc.day} {MONTHS[utc.month - 1]} {utc:%Y, %H:%M} UTC" if utc else ""
 
 
 def duration(seconds: float) -> str:
@@ -182,6 +194,7 @@ def _learner(gradebook: Gradebook, index: int, learner: LearnerGrades, texts: Ve
         id,
         display_text(submission.learner, MAX_NAME_CHARACTERS),
         display_text(submission.source),
+        f"{moment(submission.handed_in.at)} ({submission.handed_in.known_by})" if submission.handed_in else "",
         [display_text(note) for note in submission.notes],
         [display_text(note) for note in submission.for_instructor],
         learner.passed,

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 
 from checks.kit.report.model import Outcome, Result
 from checks.kit.report.safe_text import display_text
-from checks.kit.submissions.model import Gradebook
+from checks.kit.submissions.model import Gradebook, Submission, timestamp
 from checks.kit.submissions.results.text import NOT_FINAL, NOT_GRADED, NOT_SUBMITTED, WAITING, absence
 
 FORMULA = re.compile(r"(^|;)(?=\s*[=+\-@\t\r＝＋－＠])")
@@ -29,14 +29,16 @@ Row = list[str | int]
 
 
 def by_learner(gradebook: Gradebook) -> bytes:
-    """results.csv: `learner, source, passed, of, lesson_NN ..., open, stopped, notes, for_instructor, seconds`.
+    """results.csv: `learner, source, handed_in, known_by, passed, of, lesson_NN ..., open, stopped`, and so on.
 
     The column of a lesson has the number of its checks that pass. `open` has the numbers of the lessons that were
     submitted and have no final grade; `passed` is then empty. `stopped` has those whose grading was stopped by a limit.
+    `handed_in` is in UTC, and `known_by` says how it is known. `made` is when the newest grade of the class was given.
     """
     numbers = [lesson.number for lesson in gradebook.lessons]
-    head = ["learner", "source", "passed", "of", *(lesson.name for lesson in gradebook.lessons)]
-    rows: list[Row] = [[*head, "open", "stopped", "notes", "for_instructor", "seconds"]]
+    head = ["learner", "source", "handed_in", "known_by", "passed", "of"]
+    lessons = [lesson.name for lesson in gradebook.lessons]
+    rows: list[Row] = [[*head, *lessons, "open", "stopped", "notes", "for_instructor", "seconds", "made"]]
     for learner in gradebook.learners:
         submission, grades = learner.submission, learner.grades
         final = [number for number in numbers if number in grades and number not in learner.open]
@@ -45,34 +47,41 @@ def by_learner(gradebook: Gradebook) -> bytes:
         total = "" if learner.open else learner.passed
         rows.append(
             [
-                *(_text(submission.learner), _text(submission.source), total, gradebook.total, *passed),
+                *(_text(submission.learner), _text(submission.source), *_handed_in(submission)),
+                *(total, gradebook.total, *passed),
                 *(_numbers(learner.open), _numbers(stopped)),
                 *(_line(" | ".join(notes)) for notes in (submission.notes, submission.for_instructor)),
                 round(learner.seconds),
+                timestamp(gradebook.made),
             ]
         )
     return _csv(rows)
 
 
 def by_lesson(gradebook: Gradebook) -> bytes:
-    """lessons.csv: `learner, source, lesson, title, found, passed, of, stopped, seconds`; `found` is yes or no.
+    """lessons.csv: `learner, source, lesson, title, found, passed, of, stopped, seconds, handed_in, known_by, graded`.
+
+    `found` is yes or no. `handed_in` and `graded` are times in UTC.
 
     If a lesson was found and has no final grade, `passed` is empty and `stopped` says why.
     """
-    rows: list[Row] = [["learner", "source", "lesson", "title", "found", "passed", "of", "stopped", "seconds"]]
+    head = ["learner", "source", "lesson", "title", "found", "passed", "of", "stopped", "seconds"]
+    rows: list[Row] = [[*head, "handed_in", "known_by", "graded"]]
     for learner in gradebook.learners:
+        handed_in = _handed_in(learner.submission)
         of_learner: Row = [_text(learner.submission.learner), _text(learner.submission.source)]
         for lesson in gradebook.lessons:
             grade = learner.grades.get(lesson.number)
             start: Row = [*of_learner, lesson.number, lesson.title]
             if grade and grade.has_error:
-                rows.append([*start, "yes", "", grade.total, NOT_FINAL, round(grade.seconds)])
+                row: Row = ["yes", "", grade.total, NOT_FINAL, round(grade.seconds)]
             elif grade:
-                rows.append([*start, "yes", grade.passed, grade.total, _line(grade.stopped), round(grade.seconds)])
+                row = ["yes", grade.passed, grade.total, _line(grade.stopped), round(grade.seconds)]
             else:
                 reason = absence(learner, lesson)
                 found, reason = ("no", "") if reason == NOT_SUBMITTED else ("yes", reason)
-                rows.append([*start, found, "", len(lesson.checks), reason, ""])
+                row = [found, "", len(lesson.checks), reason, ""]
+            rows.append([*start, *row, *handed_in, timestamp(grade.at if grade else None)])
     return _csv(rows)
 
 
@@ -105,6 +114,12 @@ def _happened(result: Result | None) -> str:
     if result.outcome is Outcome.BLOCKED:
         return _line(f"needs: {result.blocked_by}")
     return _line(result.finding.happened) if result.finding else ""
+
+
+def _handed_in(submission: Submission) -> tuple[str, str]:
+    """When it was handed in, and how that is known."""
+    known = submission.handed_in
+    return (timestamp(known.at), known.known_by) if known else ("", "")
 
 
 def _numbers(numbers: Iterable[int]) -> str:

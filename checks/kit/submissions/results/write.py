@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from checks.kit.submissions.model import Gradebook, LearnerGrades
+from checks.kit.submissions.model import Gradebook, LearnerGrades, timestamp
 from checks.kit.submissions.results import gradescope, tables
 from checks.kit.submissions.results.junit import junit
 from checks.kit.submissions.results.page import page
@@ -61,6 +61,7 @@ def everything(gradebook: Gradebook, slugs: list[str]) -> dict[str, Any]:
     """The content of results.json, as results.schema.json describes it. `slugs` name the folders for Gradescope."""
     return {
         "schema": SCHEMA,
+        "made": timestamp(gradebook.made),
         "kit": gradebook.kit,
         "postgres": gradebook.postgres,
         "isolation": gradebook.isolation,
@@ -85,6 +86,8 @@ def _learner(gradebook: Gradebook, learner: LearnerGrades, slug: str) -> dict[st
     return {
         "learner": submission.learner,
         "source": submission.source,
+        "handed_in": timestamp(submission.handed_in.at if submission.handed_in else None),
+        "known_by": submission.handed_in.known_by if submission.handed_in else "",
         "notes": list(submission.notes),
         "for_instructor": list(submission.for_instructor),
         "gradescope": "" if learner.open else f"gradescope/{slug}/results.json",
@@ -98,6 +101,7 @@ def _learner(gradebook: Gradebook, learner: LearnerGrades, slug: str) -> dict[st
                 "final": not grade.has_error,
                 "stopped": grade.stopped,
                 "seconds": round(grade.seconds, 3),
+                "graded": timestamp(grade.at),
                 "report": grade.report.to_dict(),
             }
             for number in (lesson.number for lesson in gradebook.lessons)

@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import IO, Any
@@ -82,7 +83,8 @@ class Worker:
             raise GraderFailed(output)
         report = _without_folder(report, root)
         report.target = f"lessons/{lesson.name}"
-        return Grade(complete(report, lesson, stopped), round(time.perf_counter() - start, 1), stopped)
+        seconds = round(time.perf_counter() - start, 1)
+        return Grade(complete(report, lesson, stopped), seconds, stopped, datetime.now(UTC).replace(microsecond=0))
 
     async def _run(self, lesson: Lesson, folder: Path, number: int) -> tuple[Report | None, str, str]:
         """The report as far as it got, the limit that stopped it ("" if none did), and what the grader printed."""
