@@ -295,7 +295,9 @@ def test_no_learner_reads_who_has_the_same_files() -> None:
             learner.submission, for_instructor=(f"lesson_00 has the same files as {other}.",), notes=("A link.",)
         )
     files = dict(write.files(gradebook))
-    assert all("same files" not in files[name].decode() for name in files if name.startswith("gradescope/"))
+    for_learners = [name for name in files if name.startswith(("gradescope/", "feedback/"))]
+    assert len(for_learners) == 6
+    assert all("same files" not in files[name].decode() for name in for_learners)
     overview, *learners = files["index.html"].decode().split('<section class="learner"')
     assert "Same files as another submission" in overview
     assert overview.count("lesson_00 has the same files as") == 2
@@ -468,6 +470,49 @@ def test_page_holds_nothing_but_text_of_a_learner() -> None:
     policy = next(attrs["content"] for _, attrs in elements if attrs.get("http-equiv") == "Content-Security-Policy")
     assert policy and policy.startswith("default-src 'none'; style-src 'unsafe-inline'")
     assert not COMMANDS.search(html)
+
+
+def test_feedback_is_about_one_learner_and_nobody_else() -> None:
+    gradebook = a_gradebook()
+    gradebook.learners[1].grades[0].at = datetime(2026, 11, 30, 8, 30, tzinfo=UTC)
+    files = dict(write.files(gradebook))
+    assert len([name for name in files if name.startswith("feedback/")]) == 2 * len(NAMES)
+    slug = slugs([learner.submission.learner for learner in gradebook.learners])[1]
+    html, markdown = (files[f"feedback/{slug}.{suffix}"].decode() for suffix in ("html", "md"))
+    told = verdict_text(gradebook.learners[1].grades[0].report).whole
+    assert list(Elements(html).pres.values()) == [told]
+    assert told.strip("\n") in markdown
+    assert "Graded: 30 Nov 2026, 08:30 UTC" in markdown and "graded 30 Nov 2026, 08:30 UTC" in html
+    assert "## Lesson 01, " in markdown and "not submitted" in markdown
+    for text in (html, markdown):
+        assert "submissions/" not in text
+        assert not [name for name in ("Ada", "Łukasz", "javascript", "passwd") if name in text]
+        assert "Grading was stopped:" in text and "it took more than 300 s" in text
+    for name, content in files.items():
+        if name.startswith("feedback/"):
+            assert not COMMANDS.search(content.decode())
+        if name.startswith("feedback/") and name.endswith(".html"):
+            tags = {tag for tag, _ in Elements(content.decode()).elements}
+            assert not tags & {"script", "img", "link", "iframe", "object", "form", "base", "svg", "a"}
+
+
+def test_feedback_in_markdown_keeps_to_its_fence() -> None:
+    gradebook = a_class(["<b>*Ada*</b> [x](y)"])
+    gradebook.learners[0].grades[0] = Grade(a_report(START, {1: "before ```` after\n```\n# No heading"}), 1.0)
+    gradebook.learners[0].waiting = frozenset()
+    [markdown] = [content.decode() for name, content in write.files(gradebook) if name.endswith(".md")]
+    assert markdown.startswith("# \\<b\\>\\*Ada\\*\\</b\\> \\[x\\]\\(y\\)\n")
+    assert markdown.count("`````") == 2
+    first, second = (match.start() for match in re.finditer("^`````", markdown, re.MULTILINE))
+    assert first < markdown.index("before ````") < second
+
+
+def test_feedback_says_what_is_not_final() -> None:
+    gradebook = a_class(["Ada"])
+    gradebook.learners[0].grades, gradebook.learners[0].waiting = {}, frozenset({0})
+    for name, content in write.files(gradebook):
+        if name.startswith("feedback/"):
+            assert "through no fault of yours" in content.decode()
 
 
 def test_page_tells_everybody_what_they_were_told() -> None:

@@ -91,6 +91,11 @@ class LearnerGrades:
         return sum(grade.seconds for grade in self.grades.values())
 
     @property
+    def made(self) -> datetime | None:
+        """When the newest of these grades was given."""
+        return max((grade.at for grade in self.grades.values() if grade.at), default=None)
+
+    @property
     def open(self) -> list[int]:
         """The lessons that were submitted and have no final grade: none at all, or a check ended with an error."""
         return [
@@ -122,8 +127,7 @@ class Gradebook:
     @property
     def made(self) -> datetime | None:
         """When the newest of these grades was given. Without new grades it stays the same, and so do all files."""
-        times = [grade.at for learner in self.learners for grade in learner.grades.values() if grade.at]
-        return max(times, default=None)
+        return max((learner.made for learner in self.learners if learner.made), default=None)
 
     @property
     def submitted(self) -> int:

@@ -5,6 +5,7 @@ results.csv      a row per learner; lessons.csv: per lesson; checks.csv: per che
 results.json     everything, as results.schema.json describes it
 junit.xml        for continuous integration
 gradescope/      a results.json per learner, as Gradescope's autograders write it
+feedback/        a file per learner to send to them, as .html and as .md
 """
 
 from __future__ import annotations
@@ -17,13 +18,16 @@ from pathlib import Path
 from typing import Any
 
 from checks.kit.submissions.model import Gradebook, LearnerGrades, timestamp
-from checks.kit.submissions.results import gradescope, tables
+from checks.kit.submissions.results import feedback, gradescope, tables
 from checks.kit.submissions.results.junit import junit
 from checks.kit.submissions.results.page import page
 from checks.kit.submissions.results.text import NOT_GRADED, absence, verdict_texts
 
 SCHEMA = 3
 """The version of results.json. It changes when programs that read the file would have to change."""
+
+PER_LEARNER = ("gradescope/*/results.json", "feedback/*.html", "feedback/*.md")
+"""Patterns of the files that are there once for each learner."""
 
 UNWRITABLE = re.compile("[\ud800-\udfff]")
 """Halves of characters: names of files and logs may contain them, a file in UTF-8 cannot."""
@@ -35,7 +39,9 @@ def write(gradebook: Gradebook, out: Path) -> list[Path]:
     The same gradebook gives the same bytes, in whatever order its grades were added. Raises OSError.
     """
     written = [_put(out / name, content) for name, content in files(gradebook)]
-    for old in set(out.glob("gradescope/*/results.json")) - set(written):  # of learners who are gone
+    for old in {path for pattern in PER_LEARNER for path in out.glob(pattern)} - set(
+        written
+    ):  # of learners who are gone
         old.unlink()
         with contextlib.suppress(OSError):
             old.parent.rmdir()
@@ -52,6 +58,8 @@ def files(gradebook: Gradebook) -> Iterator[tuple[str, bytes]]:
     yield "results.json", _json(everything(gradebook, slugs))
     yield "junit.xml", junit(gradebook, texts)
     for index, slug in enumerate(slugs):
+        yield f"feedback/{slug}.html", _bytes(feedback.html(gradebook, index, texts))
+        yield f"feedback/{slug}.md", _bytes(feedback.markdown(gradebook, index, texts))
         if not gradebook.learners[index].open:
             yield f"gradescope/{slug}/results.json", _json(gradescope.results(gradebook, index, texts))
     yield "index.html", _bytes(page(gradebook, texts))
@@ -90,6 +98,7 @@ def _learner(gradebook: Gradebook, learner: LearnerGrades, slug: str) -> dict[st
         "known_by": submission.handed_in.known_by if submission.handed_in else "",
         "notes": list(submission.notes),
         "for_instructor": list(submission.for_instructor),
+        "feedback": f"feedback/{slug}.html",
         "gradescope": "" if learner.open else f"gradescope/{slug}/results.json",
         "passed": learner.passed,
         "seconds": round(learner.seconds, 3),
