@@ -248,6 +248,8 @@ def test_without_a_sandbox_it_grades_with_limits_only_and_says_so(few: Path, tmp
         (["{few}", "--lessons", "3-1"], "write numbers and ranges"),
         (["{few}", "--lessons", "0-99999999"], "99999999"),
         (["{few}", "--out", "/dev/null/grades"], "Name another folder"),
+        (["{few}", "--roster", "no/such/class.csv"], "--roster no/such/class.csv cannot be read"),
+        (["{few}", "--due", "tomorrow"], "write a day or a time"),
         (["{few}", "--out", "{few}/grades"], "Name a folder elsewhere"),
         pytest.param(
             ["{few}", "--scheduler", "tcp://127.0.0.1:1"],

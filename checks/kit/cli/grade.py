@@ -24,6 +24,7 @@ from checks.kit.submissions.grade_cache import GradeCache
 from checks.kit.submissions.grading_run import GradingRun, JobRunner
 from checks.kit.submissions.intake.read import submissions
 from checks.kit.submissions.jobs import Job, RunSettings, fingerprint, without_untouched
+from checks.kit.submissions.marking.marks import Rules, make_marks
 from checks.kit.submissions.model import Gradebook
 from checks.kit.submissions.results import write
 from checks.kit.submissions.work.local import grade_here
@@ -48,6 +49,7 @@ def grade(
     paths: Sequence[Path],
     lessons: str,
     out: Path,
+    rules: Rules,
     *,
     workers: int,
     limit: int,
@@ -88,14 +90,16 @@ def grade(
     except (KeyboardInterrupt, asyncio.CancelledError):
         interrupted = True
     except Exception as error:
-        write.write(run.gradebook(numbers, isolation), out)
+        write.write(run.gradebook(numbers, isolation), out, rules)
         raise _inner(error) from None
     gradebook = run.gradebook(numbers, isolation)
-    write.write(gradebook, out)
+    write.write(gradebook, out, rules)
     if interrupted:
         _say_interrupted(console, run, out, again)
         return INTERRUPTED
     _summary(console, run, gradebook, out, time.perf_counter() - start)
+    _compare_with_roster(console, gradebook, rules)
+    _link(console, "Open", out)
     return 1 if gradebook.failed else 0
 
 
@@ -254,4 +258,17 @@ def _summary(console: Console, run: GradingRun, gradebook: Gradebook, out: Path,
     if gradebook.failed:
         missing = counted(gradebook.failed, "lesson")
         console.print(f"{missing} to go. Run the same command again: it grades only what is missing.", style="bold")
-    _link(console, "Open", out)
+
+
+def _compare_with_roster(console: Console, gradebook: Gradebook, rules: Rules) -> None:
+    """Says who is missing. marks.csv has all of them, with a remark."""
+    if rules.roster is None:
+        return
+    marks = make_marks(gradebook, rules)
+    missing = [mark.person.name for mark in marks if mark.person and not mark.learner]
+    unknown = [mark.learner.submission.learner for mark in marks if mark.learner and not mark.person and mark.counts]
+    for what, names in (("Handed in nothing", missing), ("Not on the roster", unknown)):
+        if names:
+            shown = ", ".join(_name(name) for name in names[:MAX_LINES])
+            more = f" and {len(names) - MAX_LINES} more" if len(names) > MAX_LINES else ""
+            console.print(f"{what}: {shown}{more}. marks.csv lists them.", soft_wrap=True)

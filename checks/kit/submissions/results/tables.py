@@ -47,15 +47,15 @@ def by_learner(gradebook: Gradebook) -> bytes:
         total = "" if learner.open else learner.passed
         rows.append(
             [
-                *(_text(submission.learner), _text(submission.source), *_handed_in(submission)),
+                *(cell(submission.learner), cell(submission.source), *handed_in(submission)),
                 *(total, gradebook.total, *passed),
                 *(_numbers(learner.open), _numbers(stopped)),
-                *(_line(" | ".join(notes)) for notes in (submission.notes, submission.for_instructor)),
+                *(line(" | ".join(notes)) for notes in (submission.notes, submission.for_instructor)),
                 round(learner.seconds),
                 timestamp(gradebook.made),
             ]
         )
-    return _csv(rows)
+    return to_csv(rows)
 
 
 def by_lesson(gradebook: Gradebook) -> bytes:
@@ -68,21 +68,21 @@ def by_lesson(gradebook: Gradebook) -> bytes:
     head = ["learner", "source", "lesson", "title", "found", "passed", "of", "stopped", "seconds"]
     rows: list[Row] = [[*head, "handed_in", "known_by", "graded"]]
     for learner in gradebook.learners:
-        handed_in = _handed_in(learner.submission)
-        of_learner: Row = [_text(learner.submission.learner), _text(learner.submission.source)]
+        when = handed_in(learner.submission)
+        of_learner: Row = [cell(learner.submission.learner), cell(learner.submission.source)]
         for lesson in gradebook.lessons:
             grade = learner.grades.get(lesson.number)
             start: Row = [*of_learner, lesson.number, lesson.title]
             if grade and grade.has_error:
                 row: Row = ["yes", "", grade.total, NOT_FINAL, round(grade.seconds)]
             elif grade:
-                row = ["yes", grade.passed, grade.total, _line(grade.stopped), round(grade.seconds)]
+                row = ["yes", grade.passed, grade.total, line(grade.stopped), round(grade.seconds)]
             else:
                 reason = absence(learner, lesson)
                 found, reason = ("no", "") if reason == NOT_SUBMITTED else ("yes", reason)
                 row = [found, "", len(lesson.checks), reason, ""]
-            rows.append([*start, *row, *handed_in, timestamp(grade.at if grade else None)])
-    return _csv(rows)
+            rows.append([*start, *row, *when, timestamp(grade.at if grade else None)])
+    return to_csv(rows)
 
 
 def by_check(gradebook: Gradebook) -> bytes:
@@ -91,13 +91,13 @@ def by_check(gradebook: Gradebook) -> bytes:
     `check` counts from 1 within the lesson; `outcome` is an Outcome, or missing, ungraded or waiting for a lesson
     without a grade.
     """
-    return _csv(_checks(gradebook))
+    return to_csv(_checks(gradebook))
 
 
 def _checks(gradebook: Gradebook) -> Iterator[Row]:
     yield ["learner", "lesson", "check", "name", "title", "outcome", "happened"]
     for learner in gradebook.learners:
-        name = _text(learner.submission.learner)
+        name = cell(learner.submission.learner)
         for lesson in gradebook.lessons:
             grade = learner.grades.get(lesson.number)
             without_grade = WITHOUT_GRADE[absence(learner, lesson)]
@@ -112,11 +112,11 @@ def _happened(result: Result | None) -> str:
     if result is None:
         return ""
     if result.outcome is Outcome.BLOCKED:
-        return _line(f"needs: {result.blocked_by}")
-    return _line(result.finding.happened) if result.finding else ""
+        return line(f"needs: {result.blocked_by}")
+    return line(result.finding.happened) if result.finding else ""
 
 
-def _handed_in(submission: Submission) -> tuple[str, str]:
+def handed_in(submission: Submission) -> tuple[str, str]:
     """When it was handed in, and how that is known."""
     known = submission.handed_in
     return (timestamp(known.at), known.known_by) if known else ("", "")
@@ -126,17 +126,17 @@ def _numbers(numbers: Iterable[int]) -> str:
     return " ".join(f"{number:02}" for number in numbers)
 
 
-def _line(text: str) -> str:
+def line(text: str) -> str:
     """A text as a cell of one line."""
-    return _text(" ".join(text.split()))
+    return cell(" ".join(text.split()))
 
 
-def _text(text: str) -> str:
+def cell(text: str) -> str:
     """A text of a learner as a cell that no spreadsheet takes for a formula."""
     return FORMULA.sub(r"\1'", display_text(text, MAX_CELL_CHARACTERS))
 
 
-def _csv(rows: Iterable[Row]) -> bytes:
+def to_csv(rows: Iterable[Row]) -> bytes:
     out = io.StringIO(newline="")
     csv.writer(out).writerows(rows)
     return out.getvalue().encode("utf-8-sig")

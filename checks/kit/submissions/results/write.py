@@ -2,6 +2,7 @@
 
 index.html       for people
 results.csv      a row per learner; lessons.csv: per lesson; checks.csv: per check
+marks.csv        a row per learner with points and mark; moodle.csv or canvas.csv, if there is a roster, to import
 results.json     everything, as results.schema.json describes it
 junit.xml        for continuous integration
 gradescope/      a results.json per learner, as Gradescope's autograders write it
@@ -17,8 +18,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from checks.kit.submissions.marking.marks import Rules, make_marks
 from checks.kit.submissions.model import Gradebook, LearnerGrades, timestamp
-from checks.kit.submissions.results import feedback, gradescope, tables
+from checks.kit.submissions.results import feedback, gradescope, marks_table, platforms, tables
 from checks.kit.submissions.results.junit import junit
 from checks.kit.submissions.results.page import page
 from checks.kit.submissions.results.text import NOT_GRADED, absence, verdict_texts
@@ -26,35 +28,40 @@ from checks.kit.submissions.results.text import NOT_GRADED, absence, verdict_tex
 SCHEMA = 3
 """The version of results.json. It changes when programs that read the file would have to change."""
 
-PER_LEARNER = ("gradescope/*/results.json", "feedback/*.html", "feedback/*.md")
-"""Patterns of the files that are there once for each learner."""
+NOT_ALWAYS = ("gradescope/*/results.json", "feedback/*.html", "feedback/*.md", "moodle.csv", "canvas.csv")
+"""Patterns of files that an earlier run may have written, for learners or a roster that this one has not."""
 
 UNWRITABLE = re.compile("[\ud800-\udfff]")
 """Halves of characters: names of files and logs may contain them, a file in UTF-8 cannot."""
 
 
-def write(gradebook: Gradebook, out: Path) -> list[Path]:
+def write(gradebook: Gradebook, out: Path, rules: Rules | None = None) -> list[Path]:
     """Writes all files into the folder `out`, each whole or not at all, and returns their paths.
 
     The same gradebook gives the same bytes, in whatever order its grades were added. Raises OSError.
     """
-    written = [_put(out / name, content) for name, content in files(gradebook)]
-    for old in {path for pattern in PER_LEARNER for path in out.glob(pattern)} - set(
-        written
-    ):  # of learners who are gone
+    written = [_put(out / name, content) for name, content in files(gradebook, rules)]
+    earlier = {path for pattern in NOT_ALWAYS for path in out.glob(pattern)}
+    for old in earlier - set(written):
         old.unlink()
-        with contextlib.suppress(OSError):
-            old.parent.rmdir()
+        if old.parent != out:
+            with contextlib.suppress(OSError):
+                old.parent.rmdir()
     return written
 
 
-def files(gradebook: Gradebook) -> Iterator[tuple[str, bytes]]:
-    """Each file's path below the folder, with `/`, and its content."""
+def files(gradebook: Gradebook, rules: Rules | None = None) -> Iterator[tuple[str, bytes]]:
+    """Each file's path below the folder, with `/`, and its content. Without `rules`, marks are made as Rules() says."""
+    rules = rules or Rules()
     texts = verdict_texts(gradebook)
     slugs = gradescope.slugs([learner.submission.learner for learner in gradebook.learners])
     yield "results.csv", tables.by_learner(gradebook)
     yield "lessons.csv", tables.by_lesson(gradebook)
     yield "checks.csv", tables.by_check(gradebook)
+    marks = make_marks(gradebook, rules)
+    yield "marks.csv", marks_table.table(gradebook, marks, rules)
+    if rules.roster:
+        yield from platforms.imports(rules.roster, marks)
     yield "results.json", _json(everything(gradebook, slugs))
     yield "junit.xml", junit(gradebook, texts)
     for index, slug in enumerate(slugs):
