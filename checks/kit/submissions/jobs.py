@@ -96,7 +96,7 @@ def without_untouched(submission: Submission) -> Submission:
         names = ", ".join(f"lesson_{number:02}" for number in untouched)
         notes.append(f"Unchanged, so counted as not submitted: {names}.")
     for number, files in sorted(lessons.items()):
-        if missing := sorted(_handed_out(number).keys() - files.keys()):
+        if missing := sorted(handed_out_files(number).keys() - files.keys()):
             more = f" and {len(missing) - 3} more files" if len(missing) > 3 else ""
             notes.append(f"lesson_{number:02} lacks {', '.join(missing[:3])}{more} of the lesson as handed out.")
     return replace(submission, lessons=lessons, notes=tuple(notes))
@@ -104,11 +104,11 @@ def without_untouched(submission: Submission) -> Submission:
 
 def is_untouched(number: int, files: Files) -> bool:
     """Whether the files of a lesson are as they were handed out; line ends do not count."""
-    return _without_line_ends(files) == _without_line_ends(_handed_out(number))
+    return _without_line_ends(files) == _without_line_ends(handed_out_files(number))
 
 
 @cache
-def _handed_out(number: int) -> Files:
+def handed_out_files(number: int) -> Files:
     """What a submission has of a lesson that nobody touched."""
     files = handed_out(find_lesson(number))
     return {path: content for path, content in files.items() if path.casefold() not in NOT_SUBMITTED}

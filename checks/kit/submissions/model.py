@@ -27,8 +27,8 @@ class Submission:
 
     `source` is the path that was read, as messages show it. `lessons` has the files by the lesson's number.
     `notes` are sentences that the learner may read as well: what was left out, and why. `for_instructor` are sentences
-    about others, such as who has the same files; no file that is meant for a learner has them. `handed_in` is None if
-    nothing says when it was.
+    about others, such as who has nearly the same code; no file that is meant for a learner has them. `handed_in` is
+    None if nothing says when it was.
     """
 
     learner: str

@@ -79,7 +79,7 @@ def _attention(gradebook: Gradebook, learners: Sequence[LearnerSection]) -> dict
             (learners[index], f"{learners[index].passed} of {gradebook.total}")
             for index in statistics.far_below_median(gradebook)
         ],
-        "Same files as another submission": [
+        "Same files as another submission, or nearly": [
             (learner, display_line(" ".join(learner.for_instructor), MAX_TIP_CHARACTERS))
             for learner in learners
             if learner.for_instructor
