@@ -7,7 +7,7 @@ import re
 
 from checks.kit.report.model import Report
 
-DISK_FULL = re.compile(r"could not [a-z ]+ file [^:]{1,200}: No space left on device")
+DISK_FULL = re.compile(r"could not [^:\n]{1,80}\b(?:file|relation|segment)\b[^:\n]{0,200}: No space left on device")
 """What PostgreSQL says when its own disk is full. An app's sandbox has another one, of which PostgreSQL is silent."""
 
 

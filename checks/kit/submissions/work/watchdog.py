@@ -31,6 +31,9 @@ MAX_DATABASE_BYTES = 1 << 30
 DISCONNECT_TIMEOUT = 2.0
 """Seconds in which the backends of clients that are gone have to end."""
 
+GONE_TIMEOUT = 30.0
+"""Seconds after which a server that does not respond is gone; on a busy machine it may take some to respond."""
+
 DATABASE_BYTES_SQL = """
     SELECT coalesce(sum(pg_database_size(oid)), 0) + (SELECT coalesce(sum(size), 0) FROM pg_ls_tmpdir())
       FROM pg_database WHERE starts_with(datname, 'workbook_')
@@ -75,7 +78,7 @@ class Watchdog:
         if self._server is None:
             return ""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(DISCONNECT_TIMEOUT):
+            async with asyncio.timeout(GONE_TIMEOUT):
                 while not (start := await self._query(START_SQL)):  # noqa: ASYNC110  it may be recovering just now
                     await asyncio.sleep(0.02)
                 return str(start)

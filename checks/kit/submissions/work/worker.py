@@ -68,7 +68,7 @@ class Worker:
             server_start = await self._watchdog.server_start()
             folder = _lay_out(root, lesson, job)
             report, stopped, output = await self._run(lesson, folder, number)
-            if not stopped and await self._watchdog.server_start() != server_start:
+            if server_start and not stopped and await self._watchdog.server_start() != server_start:
                 raise GraderFailed("PostgreSQL crashed or was ended while the checks ran")
             if report and (fault := disk_full(report)):
                 raise GraderFailed(f"PostgreSQL has no room on its disk: {fault}")
