@@ -26,7 +26,19 @@ WAY, WHY_NOT = sandbox.detect()
 DASK = importlib.util.find_spec("distributed") is not None
 LESSONS = "0-3"
 LEARNERS = 60
-OF_ONE_RUN = {"seconds", "execution_time", "steps", "evidence", "places", "output", "happened", "because", "section"}
+OF_ONE_RUN = {
+    "seconds",
+    "execution_time",
+    "made",
+    "graded",
+    "steps",
+    "evidence",
+    "places",
+    "output",
+    "happened",
+    "because",
+    "section",
+}
 """Times, and the evidence of a run: where connections race, another statement or request may come first the next time,
 and a verdict may quote another response, and give the reason that goes with it."""
 
@@ -174,6 +186,10 @@ def test_an_interruption_leaves_nothing_running(few: Path, tmp_path: Path) -> No
     assert process.returncode == 130
     assert "Traceback" not in stdout + stderr
     assert "are graded; to continue, run the same command again." in stdout
+    assert "This run was interrupted" in (out / "index.html").read_text(encoding="utf-8")
+    read = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    assert 0 < read["waiting"] < 6
+    assert read["waiting"] == sum(learner["waiting"] == [0] for learner in read["learners"])
     _, alive = psutil.wait_procs(family, timeout=30)
     assert not [each for each in alive if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
 
@@ -192,9 +208,13 @@ def test_an_untouched_lesson_is_not_submitted_and_a_copy_is_noted(tmp_path: Path
     assert "Submitted nothing that can be graded: Cleo, Dora" in done.stdout
     learners = json.loads((out / "results.json").read_text(encoding="utf-8"))["learners"]
     assert [learner["passed"] for learner in learners] == [8, 8, 0, 0]
-    assert [learner["notes"] for learner in learners] == [
+    assert [learner["for_instructor"] for learner in learners] == [
         ["lesson_00 has the same files as solutions/lesson_00, Bea."],
         ["lesson_00 has the same files as solutions/lesson_00, Ada."],
+        *([], []),
+    ]
+    assert [learner["notes"] for learner in learners] == [
+        *([], []),
         ["Unchanged, so counted as not submitted: lesson_00."],
         ["It is a .rar file. Ask for a folder, a .zip, a .tar.gz or a git .bundle."],
     ]
@@ -228,6 +248,8 @@ def test_without_a_sandbox_it_grades_with_limits_only_and_says_so(few: Path, tmp
         (["{few}", "--lessons", "3-1"], "write numbers and ranges"),
         (["{few}", "--lessons", "0-99999999"], "99999999"),
         (["{few}", "--out", "/dev/null/grades"], "Name another folder"),
+        (["{few}", "--roster", "no/such/class.csv"], "--roster no/such/class.csv cannot be read"),
+        (["{few}", "--due", "tomorrow"], "write a day or a time"),
         (["{few}", "--out", "{few}/grades"], "Name a folder elsewhere"),
         pytest.param(
             ["{few}", "--scheduler", "tcp://127.0.0.1:1"],

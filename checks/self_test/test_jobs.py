@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from checks.kit.lessons.lesson import find_lesson
 from checks.kit.lessons.paths import ROOT
-from checks.kit.submissions.jobs import RunSettings, files_of, fingerprint, make_job, make_jobs, without_untouched
-from checks.kit.submissions.model import Submission
+from checks.kit.report.model import Report
+from checks.kit.submissions.jobs import (
+    RunSettings,
+    files_of,
+    fingerprint,
+    from_dict,
+    make_job,
+    make_jobs,
+    to_dict,
+    without_untouched,
+)
+from checks.kit.submissions.model import Grade, Submission
 
 SETTINGS = RunSettings("0123456789ab", True, 300)
 
@@ -89,6 +101,14 @@ def test_the_same_files_are_one_job_and_other_settings_another() -> None:
     others = (RunSettings("ba9876543210", True, 300), RunSettings(SETTINGS.kit, False, 300))
     keys = {make_job(lesson, files, settings).key for settings in (SETTINGS, *others)}
     assert len(keys) == 3
+
+
+def test_a_grade_on_disk_knows_when_it_was_given_and_an_old_one_does_not() -> None:
+    grade = Grade(Report(0, "", ""), 3.5, at=datetime(2026, 11, 27, 23, 5, tzinfo=UTC))
+    stored = json.loads(json.dumps(to_dict(grade)))
+    assert from_dict(stored) == grade
+    del stored["at"]
+    assert from_dict(stored) == Grade(Report(0, "", ""), 3.5)
 
 
 def test_line_ends_do_not_make_an_untouched_lesson_work() -> None:

@@ -8,6 +8,8 @@ import json
 import re
 import shutil
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from checks.kit.lessons.lesson import Lesson, find_lesson
 from checks.kit.report import terminal
 from checks.kit.report.model import Finding, Outcome, Place, Report, Result
 from checks.kit.report.safe_text import display_text
-from checks.kit.submissions.model import Grade, Gradebook, LearnerGrades, Submission
+from checks.kit.submissions.model import Grade, Gradebook, HandedIn, LearnerGrades, Submission
 from checks.kit.submissions.results import statistics, write
 from checks.kit.submissions.results.gradescope import slugs
 from checks.kit.submissions.results.page import page
@@ -171,7 +173,9 @@ def tables(gradebook: Gradebook) -> dict[str, list[dict[str, str]]]:
 
 def test_tables_have_a_line_for_each_learner_lesson_and_check() -> None:
     read = tables(a_gradebook())
-    assert [len(rows) for rows in read.values()] == [10, 10 * 2, 10 * (8 + SECOND)]
+    assert {name: len(rows) for name, rows in read.items()} == {
+        "results.csv": 10, "lessons.csv": 10 * 2, "checks.csv": 10 * (8 + SECOND), "marks.csv": 10,
+    }  # fmt: skip
     first, second, *_, last = read["results.csv"]
     assert (first["passed"], first["of"], first["lesson_00"], first["lesson_01"]) == (
         str(4 + SECOND),
@@ -210,18 +214,102 @@ def test_an_error_of_a_check_is_told_apart_from_a_failure() -> None:
     read = json.loads(files["results.json"])
     schema = json.loads(Path(write.__file__).with_name("results.schema.json").read_text(encoding="utf-8"))
     jsonschema.Draft202012Validator(schema).validate(read)
-    assert read["schema"] == 2
+    assert read["schema"] == 3
+    [graded] = read["learners"][0]["lessons"]
+    assert not graded["final"]
     root = ET.fromstring(files["junit.xml"])
     [suite] = [suite for suite in root if suite.get("errors") == "1"]
     assert suite.get("failures") == "0"
     assert "Please report it." in (next(suite.iter("error")).text or "")
-    [gradescope] = [json.loads(files[name]) for name in files if name.startswith("gradescope/")]
-    assert [test["status"] for test in gradescope["tests"][:8]].count("failed") == 1
-    assert "Please report it." in gradescope["tests"][2]["output"]
+    assert not [name for name in files if name.startswith("gradescope/")], "no points that could be taken for final"
+    [learner] = tables(gradebook)["results.csv"]
+    assert (learner["passed"], learner["lesson_00"], learner["open"]) == ("", "", "00")
+    lesson, _ = tables(gradebook)["lessons.csv"]
+    assert lesson["passed"] == "" and "not final" in lesson["stopped"]
     html = files["index.html"].decode()
+    assert "1 of 1 submitted lessons have no final grade" in html
     assert re.search(r'<td class="error"><a href="#l1-0-3" title="[^"]*ZeroDivisionError: x">!</a>', html)
     assert '<b class="e">!</b>' in html
-    assert "A check ended with an error of its own" in html
+    assert "Not final, because a check ended with an error of its own" in html
+
+
+def test_everything_says_when_it_was_made_and_handed_in_except_for_gradescope() -> None:
+    import jsonschema
+
+    gradebook = a_class(["Ada", "Bea"])
+    ada, bea = gradebook.learners
+    night = datetime(2026, 11, 27, 23, 5, 9, tzinfo=timezone(timedelta(hours=1)))
+    ada.submission = replace(ada.submission, handed_in=HandedIn(night, "last commit"))
+    ada.grades[0].at, bea.grades[0].at = (datetime(2026, 11, day, 8, 30, tzinfo=UTC) for day in (30, 29))
+    assert gradebook.made == datetime(2026, 11, 30, 8, 30, tzinfo=UTC)
+    files = dict(write.files(gradebook))
+    html = files["index.html"].decode()
+    assert "The newest grade is of 30 Nov 2026, 08:30 UTC." in html
+    assert html.count("handed in") == 1
+    assert "handed in 27 Nov 2026, 22:05 UTC (last commit)" in html
+    read = tables(gradebook)
+    assert [(row["handed_in"], row["known_by"], row["made"]) for row in read["results.csv"]] == [
+        ("2026-11-27T22:05:09Z", "last commit", "2026-11-30T08:30:00Z"),
+        ("", "", "2026-11-30T08:30:00Z"),
+    ]
+    assert [row["graded"] for row in read["lessons.csv"]] == ["2026-11-30T08:30:00Z", "", "2026-11-29T08:30:00Z", ""]
+    assert read["lessons.csv"][0]["handed_in"] == "2026-11-27T22:05:09Z"
+    everything = json.loads(files["results.json"])
+    schema = json.loads(Path(write.__file__).with_name("results.schema.json").read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator(schema).validate(everything)
+    assert everything["made"] == "2026-11-30T08:30:00Z"
+    assert [learner["handed_in"] for learner in everything["learners"]] == ["2026-11-27T22:05:09Z", ""]
+    assert not [name for name in files if name.startswith("gradescope/") and b"2026-11" in files[name]]
+    assert "newest grade" not in page(a_class(["Ada"]))
+
+
+def test_an_interrupted_run_writes_what_it_has() -> None:
+    import jsonschema
+
+    gradebook = a_class(["Ada", "Bea", "Cleo"])
+    gradebook.learners[1].grades, gradebook.learners[1].waiting = {}, frozenset({0})
+    files = dict(write.files(gradebook))
+    html = files["index.html"].decode()
+    assert "This run was interrupted: 1 of 3 submitted lessons are not graded yet." in html
+    assert "no final grade.</strong>" not in html
+    assert html.count("not graded yet</td>") == 1
+    assert [row["passed"] for row in tables(gradebook)["results.csv"]] == ["8", "", "8"]
+    assert "interrupted" in tables(gradebook)["lessons.csv"][2]["stopped"]
+    assert {row["outcome"] for row in tables(gradebook)["checks.csv"] if row["learner"] == "Bea"} == {
+        "waiting",
+        "missing",
+    }
+    read = json.loads(files["results.json"])
+    schema = json.loads(Path(write.__file__).with_name("results.schema.json").read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator(schema).validate(read)
+    assert (read["waiting"], [learner["waiting"] for learner in read["learners"]]) == (1, [[], [0], []])
+    assert sorted(name for name in files if name.startswith("gradescope/")) == [
+        "gradescope/ada/results.json",
+        "gradescope/cleo/results.json",
+    ]
+    assert "interrupted" not in page(a_class(["Ada"]))
+
+
+def test_no_learner_reads_who_has_the_same_files() -> None:
+    gradebook = a_class(["Ada", "Bea"])
+    for learner, other in zip(gradebook.learners, ("Bea", "Ada"), strict=True):
+        learner.submission = replace(
+            learner.submission, for_instructor=(f"lesson_00 has the same files as {other}.",), notes=("A link.",)
+        )
+    files = dict(write.files(gradebook))
+    for_learners = [name for name in files if name.startswith(("gradescope/", "feedback/"))]
+    assert len(for_learners) == 6
+    assert all("same files" not in files[name].decode() for name in for_learners)
+    overview, *learners = files["index.html"].decode().split('<section class="learner"')
+    assert "Same files as another submission" in overview
+    assert overview.count("lesson_00 has the same files as") == 2
+    assert not [text for text in learners if "same files" in text]
+    assert all("A link." in text for text in learners)
+    assert [row["for_instructor"] for row in tables(gradebook)["results.csv"]] == [
+        "lesson_00 has the same files as Bea.",
+        "lesson_00 has the same files as Ada.",
+    ]
+    assert [learner["notes"] for learner in json.loads(files["results.json"])["learners"]] == [["A link."]] * 2
 
 
 def test_tables_are_read_by_spreadsheets_and_never_calculated() -> None:
@@ -252,7 +340,8 @@ def test_json_is_what_its_schema_says() -> None:
     report = json.dumps(a_gradebook().learners[0].grades[1].report.to_dict()).replace("\\ud800", "\\ufffd")
     assert first["lessons"][1]["report"] == json.loads(report)
     assert last["ungraded"] == [1]
-    assert all(learner["gradescope"] in files for learner in read["learners"])
+    assert all(learner["gradescope"] in files for learner in read["learners"][:-1])
+    assert last["gradescope"] == ""
 
 
 def test_junit_is_xml_with_a_case_for_each_check() -> None:
@@ -276,7 +365,7 @@ def test_junit_is_xml_with_a_case_for_each_check() -> None:
 def test_gradescope_gets_a_point_for_each_check() -> None:
     files = dict(write.files(a_gradebook()))
     read = [json.loads(content) for name, content in files.items() if name.startswith("gradescope/")]
-    assert [learner["score"] for learner in read] == [4 + SECOND, 2, *[8] * 8]
+    assert [learner["score"] for learner in read] == [4 + SECOND, 2, *[8] * 7], "and no file for what was not graded"
     assert all(sum(test["score"] for test in learner["tests"]) == learner["score"] for learner in read)
     assert all(sum(test["max_score"] for test in learner["tests"]) == 8 + SECOND for learner in read)
     tests = {test["number"]: test for test in read[0]["tests"]}
@@ -288,7 +377,6 @@ def test_gradescope_gets_a_point_for_each_check() -> None:
     assert "What happened\n     GET /health → 500" in tests["0.3"]["output"]
     assert tests["1.5"]["output"].startswith("Not run; it needs: </pre>")
     assert read[2]["tests"][-1]["output"] == "This lesson was not submitted."
-    assert "the grader failed" in read[-1]["tests"][-1]["output"]
     assert "stopped: it took more than 300 s" in read[1]["output"]
     assert read[1]["execution_time"] == 300.0
 
@@ -384,6 +472,49 @@ def test_page_holds_nothing_but_text_of_a_learner() -> None:
     policy = next(attrs["content"] for _, attrs in elements if attrs.get("http-equiv") == "Content-Security-Policy")
     assert policy and policy.startswith("default-src 'none'; style-src 'unsafe-inline'")
     assert not COMMANDS.search(html)
+
+
+def test_feedback_is_about_one_learner_and_nobody_else() -> None:
+    gradebook = a_gradebook()
+    gradebook.learners[1].grades[0].at = datetime(2026, 11, 30, 8, 30, tzinfo=UTC)
+    files = dict(write.files(gradebook))
+    assert len([name for name in files if name.startswith("feedback/")]) == 2 * len(NAMES)
+    slug = slugs([learner.submission.learner for learner in gradebook.learners])[1]
+    html, markdown = (files[f"feedback/{slug}.{suffix}"].decode() for suffix in ("html", "md"))
+    told = verdict_text(gradebook.learners[1].grades[0].report).whole
+    assert list(Elements(html).pres.values()) == [told]
+    assert told.strip("\n") in markdown
+    assert "Graded: 30 Nov 2026, 08:30 UTC" in markdown and "graded 30 Nov 2026, 08:30 UTC" in html
+    assert "## Lesson 01, " in markdown and "not submitted" in markdown
+    for text in (html, markdown):
+        assert "submissions/" not in text
+        assert not [name for name in ("Ada", "Łukasz", "javascript", "passwd") if name in text]
+        assert "Grading was stopped:" in text and "it took more than 300 s" in text
+    for name, content in files.items():
+        if name.startswith("feedback/"):
+            assert not COMMANDS.search(content.decode())
+        if name.startswith("feedback/") and name.endswith(".html"):
+            tags = {tag for tag, _ in Elements(content.decode()).elements}
+            assert not tags & {"script", "img", "link", "iframe", "object", "form", "base", "svg", "a"}
+
+
+def test_feedback_in_markdown_keeps_to_its_fence() -> None:
+    gradebook = a_class(["<b>*Ada*</b> [x](y)"])
+    gradebook.learners[0].grades[0] = Grade(a_report(START, {1: "before ```` after\n```\n# No heading"}), 1.0)
+    gradebook.learners[0].waiting = frozenset()
+    [markdown] = [content.decode() for name, content in write.files(gradebook) if name.endswith(".md")]
+    assert markdown.startswith("# \\<b\\>\\*Ada\\*\\</b\\> \\[x\\]\\(y\\)\n")
+    assert markdown.count("`````") == 2
+    first, second = (match.start() for match in re.finditer("^`````", markdown, re.MULTILINE))
+    assert first < markdown.index("before ````") < second
+
+
+def test_feedback_says_what_is_not_final() -> None:
+    gradebook = a_class(["Ada"])
+    gradebook.learners[0].grades, gradebook.learners[0].waiting = {}, frozenset({0})
+    for name, content in write.files(gradebook):
+        if name.startswith("feedback/"):
+            assert "through no fault of yours" in content.decode()
 
 
 def test_page_tells_everybody_what_they_were_told() -> None:

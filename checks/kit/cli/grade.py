@@ -24,6 +24,7 @@ from checks.kit.submissions.grade_cache import GradeCache
 from checks.kit.submissions.grading_run import GradingRun, JobRunner
 from checks.kit.submissions.intake.read import submissions
 from checks.kit.submissions.jobs import Job, RunSettings, fingerprint, without_untouched
+from checks.kit.submissions.marking.marks import Rules, make_marks
 from checks.kit.submissions.model import Gradebook
 from checks.kit.submissions.results import write
 from checks.kit.submissions.work.local import grade_here
@@ -48,6 +49,7 @@ def grade(
     paths: Sequence[Path],
     lessons: str,
     out: Path,
+    rules: Rules,
     *,
     workers: int,
     limit: int,
@@ -55,7 +57,9 @@ def grade(
     scheduler: str,
     one_each: bool,
 ) -> int:
-    """Returns the exit code: 0 if all submissions are graded, 1 if the grader failed on some, 130 if interrupted.
+    """Returns the exit code: 0 if all submissions are graded, 1 if some have no final grade, 130 if interrupted.
+
+    An interrupted run writes what it has, and so does one that an error ends.
 
     `lessons` is as `chosen` takes it. `workers` is how many jobs run at once on this machine, 0 for one per core;
     with `scheduler`, the address of a Dask scheduler, its workers grade instead. `limit` is in seconds for each
@@ -79,18 +83,24 @@ def grade(
     run = GradingRun([without_untouched(submission) for submission in read], settings, GradeCache(out / "cache"))
     run.plan(again=again)
     console.print(_plan(run))
-    start = time.perf_counter()
+    start, interrupted = time.perf_counter(), False
     try:
         with _progress(console, run) as on_end:
             asyncio.run(_interruptible(run.grade(run_jobs, on_end)))
     except (KeyboardInterrupt, asyncio.CancelledError):
-        done = f"{len(run.todo) - run.remaining} of {len(run.todo)}"
-        console.print(f"\nInterrupted. {done} are graded; to continue, run the same command again.", style="bold")
-        return INTERRUPTED
+        interrupted = True
+    except Exception as error:
+        write.write(run.gradebook(numbers, isolation), out, rules)
+        raise _inner(error) from None
     gradebook = run.gradebook(numbers, isolation)
-    write.write(gradebook, out)
+    write.write(gradebook, out, rules)
+    if interrupted:
+        _say_interrupted(console, run, out, again)
+        return INTERRUPTED
     _summary(console, run, gradebook, out, time.perf_counter() - start)
-    return 1 if run.failed else 0
+    _compare_with_roster(console, gradebook, rules)
+    _link(console, "Open", out)
+    return 1 if gradebook.failed else 0
 
 
 def counted(number: int, noun: str) -> str:
@@ -199,6 +209,27 @@ def _name(learner: str) -> str:
     return display_line(learner, MAX_NAME_CHARACTERS)
 
 
+def _inner(error: Exception) -> Exception:
+    """The error of the one task that failed, in place of the group in which asyncio hands it on."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+def _say_interrupted(console: Console, run: GradingRun, out: Path, again: bool) -> None:
+    done = f"{len(run.todo) - run.remaining} of {len(run.todo)}"
+    advice = "run the same command again"
+    if again:
+        advice += " without --again: of the rest, what has not changed keeps its earlier grade"
+    console.print(f"\nInterrupted. {done} are graded; to continue, {advice}.", style="bold", soft_wrap=True)
+    _link(console, "So far", out)
+
+
+def _link(console: Console, what: str, out: Path) -> None:
+    page = out / "index.html"
+    console.print(f"{what}: {page}", style=f"link {page.resolve().as_uri()}", soft_wrap=True)
+
+
 def _summary(console: Console, run: GradingRun, gradebook: Gradebook, out: Path, seconds: float) -> None:
     complete = sum(learner.passed == gradebook.total for learner in gradebook.learners)
     stopped = sum(bool(grade.stopped) for learner in gradebook.learners for grade in learner.grades.values())
@@ -215,8 +246,29 @@ def _summary(console: Console, run: GradingRun, gradebook: Gradebook, out: Path,
         names = ", ".join(_name(learner) for learner in run.learners(key))
         message = display_line(output.splitlines()[-1], MAX_MESSAGE_CHARACTERS) if output else "it printed nothing"
         console.print(f"Not graded, because the grader failed: {names} ({message}).", style="bold red", soft_wrap=True)
-    if run.failed:
-        missing = counted(len(run.failed), "lesson")
+    if errors := [
+        f"{_name(learner.submission.learner)} (lesson {number:02})"
+        for learner in gradebook.learners
+        for number, grade in sorted(learner.grades.items())
+        if grade.has_error
+    ]:
+        more = f" and {len(errors) - MAX_LINES} more" if len(errors) > MAX_LINES else ""
+        names = ", ".join(errors[:MAX_LINES]) + more
+        console.print(f"Not final, because a check ended with an error: {names}.", style="bold red", soft_wrap=True)
+    if gradebook.failed:
+        missing = counted(gradebook.failed, "lesson")
         console.print(f"{missing} to go. Run the same command again: it grades only what is missing.", style="bold")
-    page = out / "index.html"
-    console.print(f"Open: {page}", style=f"link {page.resolve().as_uri()}", soft_wrap=True)
+
+
+def _compare_with_roster(console: Console, gradebook: Gradebook, rules: Rules) -> None:
+    """Says who is missing. marks.csv has all of them, with a remark."""
+    if rules.roster is None:
+        return
+    marks = make_marks(gradebook, rules)
+    missing = [mark.person.name for mark in marks if mark.person and not mark.learner]
+    unknown = [mark.learner.submission.learner for mark in marks if mark.learner and not mark.person and mark.counts]
+    for what, names in (("Handed in nothing", missing), ("Not on the roster", unknown)):
+        if names:
+            shown = ", ".join(_name(name) for name in names[:MAX_LINES])
+            more = f" and {len(names) - MAX_LINES} more" if len(names) > MAX_LINES else ""
+            console.print(f"{what}: {shown}{more}. marks.csv lists them.", soft_wrap=True)

@@ -202,7 +202,8 @@ def doctor() -> None:
 
 @app.command(
     epilog="Examples: workbook grade submissions; workbook grade submissions --lessons 0-3,5 --jobs 4; "
-    "workbook grade jane.zip team.bundle ~/forks/sam --out results"
+    "workbook grade jane.zip team.bundle ~/forks/sam --out results; "
+    "workbook grade submissions --roster class.csv --due 2026-11-30 --late 10 --late-limit 50"
 )
 def grade(
     paths: Annotated[
@@ -226,15 +227,37 @@ def grade(
         str,
         typer.Option(help="Grade on the workers of this Dask scheduler: tcp://10.0.0.5:8786.", metavar="ADDRESS"),
     ] = "",
+    roster: Annotated[
+        Path | None,
+        typer.Option(
+            help="A CSV with the class, as Moodle or Canvas exports it: who is missing, and a file to import."
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="A TOML file that says what lessons and checks are worth in marks.csv.")
+    ] = None,
+    due: Annotated[
+        str, typer.Option(help="When work was due, such as 2026-11-30 or 2026-11-30T18:00.", metavar="TIME")
+    ] = "",
+    late: Annotated[
+        int, typer.Option(min=0, max=100, help="Percent of the points that each day begun after --due costs.")
+    ] = 0,
+    late_limit: Annotated[
+        int, typer.Option(min=0, max=100, help="Percent of the points that being late costs at most.")
+    ] = 100,
 ) -> None:
     """For instructors: grades the submissions of a class, each in a sandbox, and writes the results.
 
-    Exit code 0: all are graded; 1: some could not be graded; 130: interrupted, the same command continues.
+    Exit code 0: all are graded; 1: some have no final grade; 130: interrupted, the same command continues.
     """
     from checks.kit.cli import grade as module
+    from checks.kit.cli.marking_rules import marking_rules
 
+    rules = marking_rules(roster, weights, due, late, late_limit)
     raise typer.Exit(
-        module.grade(paths, lessons, out, workers=jobs, limit=limit, again=again, scheduler=scheduler, one_each=one)
+        module.grade(
+            paths, lessons, out, rules, workers=jobs, limit=limit, again=again, scheduler=scheduler, one_each=one
+        )
     )
 
 

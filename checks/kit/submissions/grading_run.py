@@ -8,11 +8,9 @@ from dataclasses import dataclass, field, replace
 from checks.kit.lessons.lesson import find_lesson
 from checks.kit.submissions.grade_cache import GradeCache
 from checks.kit.submissions.jobs import Job, RunSettings, files_of, make_job, make_jobs
+from checks.kit.submissions.likeness import likeness
 from checks.kit.submissions.model import Grade, Gradebook, LearnerGrades, Submission
 from checks.kit.submissions.work.worker import GraderFailed, OnResult
-
-MAX_NAMES = 5
-"""Learners named in a note on equal files; of more, only their number is given."""
 
 JobRunner = Callable[[Sequence[Job], RunSettings, OnResult], Awaitable[None]]
 """Grades jobs, in any order, and reports each one as it ends: `grade_here` or `grade_on_cluster`."""
@@ -42,7 +40,7 @@ class GradingRun:
                 self.todo.append(job)
             else:
                 self._grades[job.key] = grade
-        self._note_duplicates()
+        self._note_likeness()
 
     @property
     def remaining(self) -> int:
@@ -55,16 +53,16 @@ class GradingRun:
         return len(self._grades)
 
     async def grade(self, run_jobs: JobRunner, on_end: Callable[[Job], None]) -> None:
-        """Grades the jobs of `todo`. Each grade is in the cache before `on_end` is called for its job.
+        """Grades the jobs of `todo`. Each grade is in the cache before `on_end` is called for its job. Raises OSError.
 
         One with an error, which says nothing about the submission, is not cached: the next run tries again.
         """
 
         def on_result(job: Job, result: Grade | GraderFailed) -> None:
             if isinstance(result, Grade):
+                self._grades[job.key] = result
                 if not result.has_error:
                     self.cache.save(job, result)
-                self._grades[job.key] = result
             else:
                 self.failed[job.key] = str(result)
             on_end(job)
@@ -73,15 +71,18 @@ class GradingRun:
             await run_jobs(self.todo, self.settings, on_result)
 
     def gradebook(self, numbers: Sequence[int], isolation: str) -> Gradebook:
-        """All grades of the lessons of these numbers; a job that failed has none."""
+        """All grades so far of the lessons of these numbers; a job that failed, or has not ended, has none."""
         lessons = [find_lesson(number) for number in numbers]
         servers = sorted({grade.report.postgres for grade in self._grades.values()} - {""})
         gradebook = Gradebook(lessons, ", ".join(servers), isolation, self.settings.kit)
         for index, submission in enumerate(self.submissions):
             learner = LearnerGrades(submission)
             for number in submission.lessons:
-                if grade := self._grades.get(self._jobs[index, number].key):
+                key = self._jobs[index, number].key
+                if grade := self._grades.get(key):
                     learner.grades[number] = grade
+                elif key not in self.failed:
+                    learner.waiting |= {number}
             gradebook.learners.append(learner)
         return gradebook
 
@@ -89,25 +90,14 @@ class GradingRun:
         """The learners who submitted the job of this key."""
         return [self.submissions[index].learner for (index, _), job in self._jobs.items() if job.key == key]
 
-    def _note_duplicates(self) -> None:
-        """Adds a note to each submission that has the same files as another one, or as the solution."""
-        solutions = {job.key: f"solutions/lesson_{job.lesson:02}" for job in self._solution_jobs()}
-        for index, submission in enumerate(self.submissions):
-            notes = []
-            for number in sorted(submission.lessons):
-                key = self._jobs[index, number].key
-                others = [learner for learner in self.learners(key) if learner != submission.learner]
-                if same := [*([solutions[key]] if key in solutions else []), *others]:
-                    notes.append(f"lesson_{number:02} has the same files as {_names(same)}.")
-            if notes:
-                self.submissions[index] = replace(submission, notes=(*submission.notes, *notes))
+    def _note_likeness(self) -> None:
+        """Adds sentences for the instructor: who has the same files as another one or the solution, or nearly so."""
+        learners = [submission.learner for submission in self.submissions]
+        for index, sentences in likeness(self._jobs, learners, self._solution_jobs()).items():
+            self.submissions[index] = replace(self.submissions[index], for_instructor=sentences)
 
     def _solution_jobs(self) -> list[Job]:
         numbers = {number for _, number in self._jobs}
         # a copy of the workbook for an autograder may lack the solutions
         lessons = [lesson for number in numbers if (lesson := find_lesson(number)).solution.is_dir()]
         return [make_job(lesson, files_of(lesson.solution), self.settings) for lesson in lessons]
-
-
-def _names(names: list[str]) -> str:
-    return ", ".join(names[:MAX_NAMES]) + (f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else "")

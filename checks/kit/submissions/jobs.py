@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from checks.kit.lessons.paths import ROOT
 from checks.kit.report.model import Report
 from checks.kit.submissions.intake.folders import Folder
 from checks.kit.submissions.intake.select import NOT_SUBMITTED, select_files
-from checks.kit.submissions.model import Files, Grade, Submission
+from checks.kit.submissions.model import Files, Grade, Submission, timestamp
 
 GRADING_FILES = ("checks/kit/**/*", "checks/lesson_*/**/*", "lessons/**/*", "pyproject.toml")
 """Patterns of the files on which a verdict may depend."""
@@ -95,7 +96,7 @@ def without_untouched(submission: Submission) -> Submission:
         names = ", ".join(f"lesson_{number:02}" for number in untouched)
         notes.append(f"Unchanged, so counted as not submitted: {names}.")
     for number, files in sorted(lessons.items()):
-        if missing := sorted(_handed_out(number).keys() - files.keys()):
+        if missing := sorted(handed_out_files(number).keys() - files.keys()):
             more = f" and {len(missing) - 3} more files" if len(missing) > 3 else ""
             notes.append(f"lesson_{number:02} lacks {', '.join(missing[:3])}{more} of the lesson as handed out.")
     return replace(submission, lessons=lessons, notes=tuple(notes))
@@ -103,11 +104,11 @@ def without_untouched(submission: Submission) -> Submission:
 
 def is_untouched(number: int, files: Files) -> bool:
     """Whether the files of a lesson are as they were handed out; line ends do not count."""
-    return _without_line_ends(files) == _without_line_ends(_handed_out(number))
+    return _without_line_ends(files) == _without_line_ends(handed_out_files(number))
 
 
 @cache
-def _handed_out(number: int) -> Files:
+def handed_out_files(number: int) -> Files:
     """What a submission has of a lesson that nobody touched."""
     files = handed_out(find_lesson(number))
     return {path: content for path, content in files.items() if path.casefold() not in NOT_SUBMITTED}
@@ -126,10 +127,17 @@ def files_of(folder: Path) -> Files:
 
 
 def to_dict(grade: Grade) -> dict[str, Any]:
-    """The grade as JSON: `{"seconds", "stopped", "report"}`."""
-    return {"seconds": grade.seconds, "stopped": grade.stopped, "report": grade.report.to_dict()}
+    """The grade as JSON: `{"seconds", "stopped", "at", "report"}`."""
+    return {
+        "seconds": grade.seconds,
+        "stopped": grade.stopped,
+        "at": timestamp(grade.at),
+        "report": grade.report.to_dict(),
+    }
 
 
 def from_dict(content: Mapping[str, Any]) -> Grade:
     """The grade of which `to_dict` made this. Raises KeyError, TypeError or ValueError for anything else."""
-    return Grade(Report.from_dict(content["report"]), content["seconds"], content["stopped"])
+    at = content.get("at")  # not there in a grade of an earlier version
+    time = datetime.fromisoformat(at) if at else None
+    return Grade(Report.from_dict(content["report"]), content["seconds"], content["stopped"], time)

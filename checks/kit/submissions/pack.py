@@ -19,13 +19,11 @@ from checks.kit.lessons.lesson import Lesson
 from checks.kit.lessons.paths import ROOT, display_path
 from checks.kit.submissions.intake import archives
 from checks.kit.submissions.intake.folders import Folder
+from checks.kit.submissions.intake.handed_in import ABOUT
 from checks.kit.submissions.intake.select import select_files
 from checks.kit.submissions.intake.source import SubmissionUnreadable
 from checks.kit.submissions.jobs import fingerprint
 from checks.kit.submissions.model import Files
-
-ABOUT = "submission.json"
-"""What the .zip says of itself, beside the folder `lessons`."""
 
 MAX_NAME = 60
 """Characters of a learner's name in the name of the file."""

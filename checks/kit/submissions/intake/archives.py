@@ -9,6 +9,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
 from checks.kit.submissions.intake.folders import kind, open_regular
@@ -18,10 +19,15 @@ from checks.kit.submissions.intake.source import (
     Content,
     Entry,
     SubmissionUnreadable,
+    moment,
+    plausible,
 )
 
 MAX_TABLE_BYTES = 16_000_000
 """Bytes of a .zip's table of contents, which zipfile reads as a whole; 100,000 files need about as many."""
+
+EXTENDED_TIMESTAMP = 0x5455
+"""The extra field of a .zip entry with its time of modification in seconds after 1970."""
 
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """Compressions that zipfile unpacks a little at a time. Of bzip2 and LZMA it unpacks 4 KB at once: into gigabytes."""
@@ -72,7 +78,10 @@ class Archive:
             self._infos[path] = info
             # many programs write no mode at all: such an entry is a regular file
             special = kind(mode) if stat.S_IFMT(mode) not in (0, stat.S_IFDIR) else ""
-            yield Entry(path, info.file_size, special, _trouble(info))
+            yield Entry(path, info.file_size, special, _trouble(info), _modified(info))
+
+    def committed(self) -> datetime | None:
+        return None
 
     def contents(self, chosen: Sequence[Entry]) -> Iterator[Content]:
         self._file.allowance = 2 * MAX_SUBMISSION_BYTES  # compressed is seldom larger than not, unless on purpose
@@ -88,6 +97,20 @@ def _path(name: str) -> str:
     """A name with `/`, also where Windows wrote it; a `/` at its beginning stays, so that it can be refused."""
     parts = name.replace("\\", "/").split("/")
     return "/".join(part for number, part in enumerate(parts) if part not in ("", ".") or (number == 0 and not part))
+
+
+def _modified(info: zipfile.ZipInfo) -> datetime | None:
+    """The time in UTC that most programs add to an entry; else its local time, taken for that of this machine."""
+    position = 0
+    while position + 4 <= len(info.extra):
+        tag, size = struct.unpack_from("<HH", info.extra, position)
+        if tag == EXTENDED_TIMESTAMP and size >= 5 and position + 9 <= len(info.extra) and info.extra[position + 4] & 1:
+            return moment(struct.unpack_from("<i", info.extra, position + 5)[0])
+        position += 4 + size
+    try:
+        return plausible(datetime(*info.date_time).astimezone())
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def _trouble(info: zipfile.ZipInfo) -> str:

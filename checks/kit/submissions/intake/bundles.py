@@ -15,10 +15,11 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 
 from checks.kit.submissions.intake.folders import kind, open_regular
-from checks.kit.submissions.intake.source import MAX_SUBMISSION_BYTES, Content, Entry, SubmissionUnreadable
+from checks.kit.submissions.intake.source import MAX_SUBMISSION_BYTES, Content, Entry, SubmissionUnreadable, moment
 
 MAX_BUNDLE_BYTES = 100_000_000
 """Bytes of a bundle; the workbook with its whole history has a few million."""
@@ -39,6 +40,7 @@ LIMITED_COMMAND = 'ulimit -f "$1"; ulimit -t "$2"; ulimit -v "$3"; shift 3; exec
 
 HEAD_LINE = re.compile(r"^([0-9a-f]{40,64}) (\S+)$", re.MULTILINE)
 TREE_LINE = re.compile(rb"([0-7]{6}) (\w+) ([0-9a-f]{40,64}) +(\d+|-|BAD)\t(.+)", re.DOTALL)
+COMMITTER_LINE = re.compile(rb"^committer .*> (\d{1,12}) [+-]\d{4}$", re.MULTILINE)
 DAMAGED = "It cannot be read as a git bundle. Ask for a new one: git bundle create NAME.bundle --all"
 
 
@@ -71,11 +73,13 @@ class Bundle:
     def __init__(self, git: _Git) -> None:
         self._git = git
         self._objects: dict[str, str] = {}
+        self._committed: datetime | None = None
 
     def entries(self) -> Iterator[Entry]:
         self._git("init", "-q", "--bare", "--template=", ".")
         tip = _tip(self._git("bundle", "list-heads", "bundle").decode(errors="replace"))
         self._git("bundle", "unbundle", "bundle", max_output=MAX_BUNDLE_BYTES + MAX_LISTING_BYTES)
+        self._committed = _committed(self._git("cat-file", "commit", tip))
         for line in self._git("ls-tree", "-r", "-l", "-z", tip, max_output=MAX_LISTING_BYTES).split(b"\0")[:-1]:
             match = TREE_LINE.fullmatch(line)
             if not match:
@@ -91,6 +95,9 @@ class Bundle:
             return Entry(path, trouble="the bundle lacks it")
         return Entry(path, int(size), kind(int(mode, 8)))
 
+    def committed(self) -> datetime | None:
+        return self._committed
+
     def contents(self, chosen: Sequence[Entry]) -> Iterator[Content]:
         names = [self._objects[entry.path] for entry in chosen]
         request = "".join(f"{name}\n" for name in names).encode()
@@ -104,6 +111,12 @@ class Bundle:
             start = position + len(header)
             position = start + entry.size + 1  # a newline follows each file
             yield Content(entry.path, output[start : position - 1])
+
+
+def _committed(commit: bytes) -> datetime | None:
+    """When a commit was made, from its header."""
+    match = COMMITTER_LINE.search(commit.partition(b"\n\n")[0])
+    return moment(int(match[1])) if match else None
 
 
 def _tip(heads: str) -> str:

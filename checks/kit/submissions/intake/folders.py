@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,6 +16,7 @@ from checks.kit.submissions.intake.source import (
     Entry,
     SubmissionUnreadable,
     ignored,
+    moment,
 )
 
 MAX_FOLDER_CHARACTERS = 1_000
@@ -53,6 +55,10 @@ class Folder:
             except OSError as error:
                 yield Content(entry.path, trouble=reason(error))
 
+    def committed(self) -> datetime | None:
+        """None: a folder's .git is not read, because its settings could start programs."""
+        return None
+
     def _listed(self, folder: str, below: list[str]) -> Iterator[Entry]:
         """The entries of one folder; the folders in it are added to `below`."""
         try:
@@ -85,7 +91,7 @@ def _entry(path: str, entry: os.DirEntry[str]) -> Entry:
         status = entry.stat(follow_symlinks=False)
     except OSError as error:
         return Entry(path, trouble=reason(error))
-    return Entry(path, status.st_size, kind(status.st_mode))
+    return Entry(path, status.st_size, kind(status.st_mode), modified=moment(status.st_mtime))
 
 
 def kind(mode: int) -> str:

@@ -24,6 +24,7 @@ from checks.kit.lessons.paths import display_path
 from checks.kit.report.safe_text import display_name, replace_controls
 from checks.kit.submissions.intake import archives, bundles, tars
 from checks.kit.submissions.intake.folders import Folder, kind, reason
+from checks.kit.submissions.intake.handed_in import handed_in
 from checks.kit.submissions.intake.select import select_files
 from checks.kit.submissions.intake.source import (
     MAX_FILE_BYTES,
@@ -32,7 +33,7 @@ from checks.kit.submissions.intake.source import (
     ignored,
     is_lesson,
 )
-from checks.kit.submissions.model import Files, Submission
+from checks.kit.submissions.model import Files, HandedIn, Submission
 
 SUFFIXES = (".zip", ".bundle", *tars.SUFFIXES)
 
@@ -206,8 +207,9 @@ def _read(location: _Location, learner: str, lessons: Collection[int]) -> Submis
     try:
         with _open(location) as source:
             files, notes = select_files(source, lessons)
+            time = handed_in(source)
             if not files:
-                files, notes, seen = _look_inside(source, lessons, notes)
+                files, notes, seen, time = _look_inside(source, lessons, notes, time)
     except SubmissionUnreadable as error:
         return Submission(learner, location.source, {}, (str(error),))
     except OSError as error:
@@ -218,27 +220,30 @@ def _read(location: _Location, learner: str, lessons: Collection[int]) -> Submis
         notes = [*notes[:MAX_NOTES], f"{len(notes) - MAX_NOTES:,} more like these."]
     if not files:
         notes.append(f"No lesson to grade was found in it. {seen or 'A lesson is a folder lesson_NN.'}")
-    return Submission(learner, location.source, files, tuple(notes))
+    return Submission(learner, location.source, files, tuple(notes), handed_in=time)
 
 
-def _look_inside(source: Source, lessons: Collection[int], notes: list[str]) -> tuple[dict[int, Files], list[str], str]:
-    """The lessons of the only archive in a submission without a lesson, the notes, and a sentence on what there is."""
+def _look_inside(
+    source: Source, lessons: Collection[int], notes: list[str], time: HandedIn | None
+) -> tuple[dict[int, Files], list[str], str, HandedIn | None]:
+    """The lessons of the only archive in a submission without one, notes, a sentence on what there is, and the time."""
     entries = [entry for entry in source.entries() if not ignored(entry.path)]
     inner = [entry for entry in entries if not entry.kind and Path(entry.path).suffix.lower() in SUFFIXES]
     if len(inner) == 1:
         [content] = source.contents(inner)
         name = display_name(inner[0].path)
         if content.trouble or len(content.data) > MAX_FILE_BYTES:
-            return {}, [*notes, f"{name} in it {content.trouble or 'is too large'}: ask for it alone."], ""
+            return {}, [*notes, f"{name} in it {content.trouble or 'is too large'}: ask for it alone."], "", time
         with tempfile.TemporaryDirectory(prefix="submission-") as folder:
             path = Path(folder) / f"inner{Path(inner[0].path).suffix.lower()}"
             path.write_bytes(content.data)
             with _open(_Location(path, path.name, name, is_folder=False)) as archive:
                 files, more = select_files(archive, lessons)
-        return files, [*notes, f"{name} in it was read.", *more], ""
+                time = handed_in(archive) or time
+        return files, [*notes, f"{name} in it was read.", *more], "", time
     names = sorted({entry.path.split("/")[0] for entry in entries})
     shown = ", ".join(display_name(name) for name in names[:MAX_SEEN]) + (" and more" if len(names) > MAX_SEEN else "")
-    return {}, notes, f"It holds {shown or 'no files'}; a lesson is a folder lesson_NN, best in a folder lessons."
+    return {}, notes, f"It holds {shown or 'no files'}; a lesson is a folder lesson_NN, best in a folder lessons.", time
 
 
 def _open(location: _Location) -> AbstractContextManager[Source]:

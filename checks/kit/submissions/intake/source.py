@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Protocol
 
 MAX_SUBMISSION_BYTES = 20_000_000
@@ -36,13 +37,14 @@ class Entry:
 
     `path` is relative to the submission, with `/`. `size` is in bytes, as the submission states it, which may be
     wrong. `kind` is empty for a regular file, else "a symbolic link" and the like. `trouble` says why the entry
-    cannot be read ("it is encrypted"), and is empty if it can.
+    cannot be read ("it is encrypted"), and is empty if it can. `modified` is in UTC, and None where nothing says it.
     """
 
     path: str
     size: int = 0
     kind: str = ""
     trouble: str = ""
+    modified: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +57,37 @@ class Content:
 
 
 class Source(Protocol):
-    """A submission of one kind. Both methods raise SubmissionUnreadable if the submission as a whole is unusable."""
+    """A submission of one kind. All methods raise SubmissionUnreadable if the submission as a whole is unusable."""
 
     def entries(self) -> Iterable[Entry]:
         """Everything but folders, in any order; an entry that is there twice comes twice."""
 
     def contents(self, chosen: Sequence[Entry]) -> Iterator[Content]:
         """The contents of the chosen entries, in their order: regular files, no path twice."""
+
+    def committed(self) -> datetime | None:
+        """When the last commit was made that is read, in UTC; None where there are no commits. Call `entries` first."""
+
+
+OLDEST = datetime(2000, 1, 1, tzinfo=UTC)
+"""A file that claims to be older has no time: programs that leave it out write 1970 or 1980."""
+
+
+def moment(seconds: float) -> datetime | None:
+    """The time so many seconds after 1970; None if it cannot be that of somebody's work."""
+    try:
+        return plausible(datetime.fromtimestamp(int(seconds), UTC))
+    except (OverflowError, ValueError, OSError):
+        return None
+
+
+def plausible(time: datetime) -> datetime | None:
+    """The time in UTC, without fractions of a second; None if it names no time zone or is too old."""
+    try:
+        time = time.astimezone(UTC) if time.tzinfo else OLDEST
+    except (OverflowError, ValueError):
+        return None
+    return time.replace(microsecond=0) if time > OLDEST else None
 
 
 LESSON = re.compile(r"lesson[ _-]?0*([0-9]{1,2})(?![0-9])([ _(-].*)?", re.IGNORECASE | re.DOTALL)

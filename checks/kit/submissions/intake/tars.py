@@ -10,6 +10,7 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -22,6 +23,7 @@ from checks.kit.submissions.intake.source import (
     Entry,
     SubmissionUnreadable,
     ignored,
+    moment,
 )
 
 SUFFIXES = (".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz")
@@ -76,6 +78,9 @@ class Tar:
         for entry in chosen:
             yield Content(entry.path, self._data[entry.path])
 
+    def committed(self) -> datetime | None:
+        return None
+
     def read(self, archive: tarfile.TarFile) -> None:
         """Takes what may be wanted of the archive, which is read as a stream."""
         total = 0
@@ -86,7 +91,7 @@ class Tar:
             if len(self._entries) > MAX_ENTRIES:
                 raise SubmissionUnreadable(f"It holds more than {MAX_ENTRIES:,} files. Ask for the lessons alone.")
             kind = "" if member.isreg() else KINDS.get(member.type, "a device")
-            self._entries.append(Entry(path, member.size, kind))
+            self._entries.append(Entry(path, member.size, kind, modified=moment(member.mtime)))
             if kind or member.size > MAX_FILE_BYTES:
                 continue
             file = archive.extractfile(member)

@@ -1,7 +1,9 @@
 """The results as Gradescope's autograder reports them: gradescope/<learner>/results.json.
 
 https://gradescope-autograders.readthedocs.io/en/latest/specs/. Each check is worth one point. The checks of a lesson
-without a grade are in the file, too, without points, so that the maximum is the same for everybody.
+that was not submitted are in the file, too, without points, so that the maximum is the same for everybody. A learner
+with a lesson that was submitted and has no final grade gets no file: Gradescope then says that the autograder failed,
+which is true, and gives no points that could be taken for final.
 """
 
 from __future__ import annotations

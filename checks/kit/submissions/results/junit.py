@@ -1,7 +1,7 @@
 """The results as JUnit XML, as Jenkins and GitLab read it: a suite per learner and lesson, a case per check.
 
 A check that did not run is skipped, and so are the checks of a lesson that was not submitted. A check that ended with
-an error of its own is an error, and so are the checks of a lesson on which the grader failed.
+an error of its own is an error, and so are the checks of a lesson that was submitted and has no grade.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from checks.kit.lessons.lesson import Lesson
 from checks.kit.report.model import Outcome, Result
 from checks.kit.report.safe_text import display_line, display_text
 from checks.kit.submissions.model import Gradebook, LearnerGrades
-from checks.kit.submissions.results.text import NOT_GRADED, VerdictText, VerdictTexts, absence
+from checks.kit.submissions.results.text import NOT_SUBMITTED, VerdictText, VerdictTexts, absence
 
 MAX_MESSAGE_CHARACTERS = 300
 """Characters of a failure's message; its text has the whole verdict."""
@@ -47,7 +47,7 @@ def _suite(learner: LearnerGrades, lesson: Lesson, text: VerdictText | None) -> 
         attributes = {"classname": f"{name}.{lesson.name}", "name": lesson.titles[entry.name]}
         case = ET.SubElement(suite, "testcase", attributes, time=f"{result.seconds if result else 0:.3f}")
         if result is None:
-            ET.SubElement(case, "error" if reason == NOT_GRADED else "skipped", message=reason)
+            ET.SubElement(case, "skipped" if reason == NOT_SUBMITTED else "error", message=reason)
         elif result.outcome is Outcome.BLOCKED:
             ET.SubElement(case, "skipped", message=f"Not run; it needs: {display_text(result.blocked_by)}")
         elif result.outcome.is_red:

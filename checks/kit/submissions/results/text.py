@@ -20,6 +20,8 @@ from checks.kit.testbed.evidence import Evidence, Line
 
 NOT_SUBMITTED = "This lesson was not submitted."
 NOT_GRADED = "This lesson was submitted but could not be graded: the grader failed, not the submission."
+NOT_FINAL = "This grade is not final: a check ended with an error of its own, perhaps a fault of this machine."
+WAITING = "This lesson was submitted and is not graded yet: the run was interrupted."
 
 NEXT_STEP = re.compile(r"^(?:Next|Open): ", re.MULTILINE)
 """Begins what to open next, which is about the reader's own checkout and left out here."""
@@ -65,7 +67,9 @@ def verdict_texts(gradebook: Gradebook) -> VerdictTexts:
 
 
 def absence(learner: LearnerGrades, lesson: Lesson) -> str:
-    """Why a lesson has no grade: NOT_GRADED or NOT_SUBMITTED."""
+    """Why a lesson has no grade: NOT_GRADED, NOT_SUBMITTED or WAITING."""
+    if lesson.number in learner.waiting:
+        return WAITING
     return NOT_GRADED if lesson.number in learner.submission.lessons else NOT_SUBMITTED
 
 

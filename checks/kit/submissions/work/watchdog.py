@@ -31,6 +31,9 @@ MAX_DATABASE_BYTES = 1 << 30
 DISCONNECT_TIMEOUT = 2.0
 """Seconds in which the backends of clients that are gone have to end."""
 
+GONE_TIMEOUT = 30.0
+"""Seconds after which a server that does not respond is gone; on a busy machine it may take some to respond."""
+
 DATABASE_BYTES_SQL = """
     SELECT coalesce(sum(pg_database_size(oid)), 0) + (SELECT coalesce(sum(size), 0) FROM pg_ls_tmpdir())
       FROM pg_database WHERE starts_with(datname, 'workbook_')
@@ -42,6 +45,9 @@ LEFTOVERS_SQL = f"""
          + (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid())
 """
 """How many databases, roles and connections of gradings there are on a worker's own server."""
+
+START_SQL = "SELECT backend_start::text FROM pg_stat_activity WHERE backend_type = 'checkpointer'"
+"""When the server started: after a crash of any of its processes it starts its checkpointer anew, too."""
 
 
 class Watchdog:
@@ -66,6 +72,17 @@ class Watchdog:
                 return f"it used more than {MAX_MEMORY_BYTES >> 30} GB of memory"
             if (await self._query(DATABASE_BYTES_SQL) or 0) > MAX_DATABASE_BYTES:
                 return f"it filled more than {MAX_DATABASE_BYTES >> 30} GB of the database"
+
+    async def server_start(self) -> str:
+        """When the worker's own server started, or recovered from a crash; "" if it is gone, or has another owner."""
+        if self._server is None:
+            return ""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GONE_TIMEOUT):
+                while not (start := await self._query(START_SQL)):  # noqa: ASYNC110  it may be recovering just now
+                    await asyncio.sleep(0.02)
+                return str(start)
+        return ""
 
     async def clear(self, *, stopped: bool) -> None:
         """Makes sure that a job leaves nothing on the worker's own server that would affect the next one.

@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import IO, Any
@@ -27,6 +28,7 @@ from checks.kit.service.launcher import Process
 from checks.kit.service.sandbox import SandboxSpec
 from checks.kit.submissions.jobs import Job, RunSettings, fingerprint
 from checks.kit.submissions.model import Grade, complete
+from checks.kit.submissions.work.machine_faults import disk_full
 from checks.kit.submissions.work.watchdog import Watchdog, open_watchdog
 
 
@@ -63,8 +65,13 @@ class Worker:
         root = self._pool.scratch / f"job-{number}"
         start = time.perf_counter()
         try:
+            server_start = await self._watchdog.server_start()
             folder = _lay_out(root, lesson, job)
             report, stopped, output = await self._run(lesson, folder, number)
+            if server_start and not stopped and await self._watchdog.server_start() != server_start:
+                raise GraderFailed("PostgreSQL crashed or was ended while the checks ran")
+            if report and (fault := disk_full(report)):
+                raise GraderFailed(f"PostgreSQL has no room on its disk: {fault}")
         except Exception:
             await self._watchdog.clear(stopped=True)
             raise
@@ -76,7 +83,8 @@ class Worker:
             raise GraderFailed(output)
         report = _without_folder(report, root)
         report.target = f"lessons/{lesson.name}"
-        return Grade(complete(report, lesson, stopped), round(time.perf_counter() - start, 1), stopped)
+        seconds = round(time.perf_counter() - start, 1)
+        return Grade(complete(report, lesson, stopped), seconds, stopped, datetime.now(UTC).replace(microsecond=0))
 
     async def _run(self, lesson: Lesson, folder: Path, number: int) -> tuple[Report | None, str, str]:
         """The report as far as it got, the limit that stopped it ("" if none did), and what the grader printed."""
