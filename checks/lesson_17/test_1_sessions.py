@@ -8,7 +8,7 @@ from checks.kit.lessons.words import plural
 from checks.kit.report import expect
 from checks.kit.wire import committing
 from checks.lesson_17.fixtures import PASSWORD, furnish
-from checks.lesson_17.others import EACH, EACH_SECOND
+from checks.lesson_17.others import EACH, EACH_SECOND, OWN_SETTING
 from checks.lesson_17.waiting import until
 
 FAILS = "A few requests in a hundred fail, whenever somebody else's transaction came between two of the app's."
@@ -95,16 +95,24 @@ async def test_a_report_has_its_own_zone(app, furnished, others, shop):
             because="The sales of a shop are on the wrong day, in a zone that another customer has asked for.",
             section="A setting stays with the connection",
         )
+    nowhere = await app.get("/reports/daily?first=2001-03-06&last=2001-03-10&zone=Mars/Base")
+    expect(
+        nowhere.status == 422,
+        f"There is no such zone, and no receipt of these days. Expected: status 422, as before. {nowhere}",
+        because="The API stays as it is. A client that misspells its zone would read that nothing was sold.",
+        section="A setting stays with the connection",
+    )
 
 
-async def test_nothing_of_a_session_is_left(app, furnished, endpoints, others):
+async def test_nothing_of_a_session_is_left(app, furnished, endpoints, others, wire):
     """After any request a connection to PostgreSQL is as it was: no setting, lock or temporary table is left."""
     account = {"email": furnished.email, "password": PASSWORD}
     requests = endpoints(furnished.ids, headers=furnished.logins[0], refresh_token="none", **account)
-    async with others.taking_turns(EACH_SECOND):
-        for one in requests:
-            await app.request(one.method, one.path, **one.options)
-    left = await others.left()
+    with wire.watching() as seen:
+        async with others.taking_turns(EACH_SECOND):
+            for one in requests:
+                await app.request(one.method, one.path, **one.options)
+    left = await others.left(own_settings(seen))
     expect(
         not left,
         f"{plural(len(requests), 'request')} were sent, one of each kind, and every second transaction got another "
@@ -187,9 +195,16 @@ def expect_served(response, turn, *, refusable=False):
     )
 
 
+def own_settings(seen):
+    """The names of the app's own settings, such as app.zone: PostgreSQL lists only those that it knows."""
+    setting = [one for one in seen.statements if one.verb == "SET" or "set_config" in one.text.lower()]
+    bound = [one.bound.bind.decode("latin-1") for one in setting if one.bound]
+    return {name for text in [*(one.text for one in setting), *bound] for name in OWN_SETTING.findall(text)}
+
+
 def books(furnished, number):
-    """A publisher's list of three books."""
-    author = furnished.ids.authors[0]
+    """A publisher's list of three books, all of one author. The next list is of another one."""
+    author = furnished.ids.authors[number % 2]
     return [
         {"isbn": f"979000000{number}{line}", "title": "New", "author_id": author, "price_cents": 900}
         for line in range(3)
