@@ -162,7 +162,7 @@ ASKS_NOBODY = ("/live", "/metrics")
 
 @pytest.mark.needs("test_no_transaction_depends_on_its_connection")
 async def test_a_restart_of_pgbouncer_loses_nothing(testbed, launch, furnished, server_side, shop, wire):
-    """After a restart of PgBouncer the next requests succeed; those under way get 503, and nothing is done twice."""
+    """After a restart of PgBouncer the next requests succeed; those under way do so or get 503, and none buys twice."""
     idle = await launch()
     await idle.get(furnished.book)
     await wire.wait_idle()
@@ -245,7 +245,7 @@ def expect_served(responses, how):
 
 
 async def test_connections_stay_within_their_budget(launch, furnished, endpoints, server_side, wire):
-    """All workers of the app together open at most DATABASE_CONNECTIONS to PgBouncer, and none past it."""
+    """All uvicorn workers together open at most DATABASE_CONNECTIONS connections to PgBouncer, none past it."""
     app = await launch(env={"DATABASE_CONNECTIONS": str(BUDGET), "WEB_CONCURRENCY": "2"}, workers=2)
     most = 0
     with server_side.watching() as behind:
