@@ -5,36 +5,66 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import asyncpg
 
 from checks.lesson_17.waiting import until_true
 
 if TYPE_CHECKING:
-    from checks.kit.service.app import App
+    from checks.kit.service.app import App, PendingRequest
     from checks.kit.testbed.endpoints import Endpoint
     from checks.kit.testbed.testbed import Testbed
-    from checks.kit.wire import Statement
+    from checks.kit.wire import Hold, Statement, Wire
 
 WHO_ASKS = "FROM customers WHERE customers.id"
 """In the last statement of the transaction that finds out who sends a request."""
 
 
-async def sent(app: App, requests: Iterable[Endpoint], waiting: Callable[[], Awaitable[int]]) -> list[Any]:
-    """Sends requests, each when those before it wait or have ended: many logins at once take a busy machine too long.
+AT_ONCE = 16
+"""Connections to PostgreSQL where many requests are to meet a limit at the same time."""
 
-    `await waiting()` is how many wait. Returns when all that are under way do.
-    """
-    sent: list[Any] = []
+
+async def widen(testbed: Testbed, app: App, path: str) -> None:
+    """Gives the app more connections, and lets it open them: on a busy machine a login takes long."""
+    await testbed.pgbouncer.command(f"SET default_pool_size = {AT_ONCE}")
+    await asyncio.gather(*(app.get(path) for _ in range(AT_ONCE)))
+
+
+async def waiting_for_locks(
+    app: App, requests: Iterable[Endpoint], waiting: Callable[[], Awaitable[int]]
+) -> list[PendingRequest]:
+    """Sends requests, and returns when all that are under way wait. `await waiting()` is how many do so."""
+    sent = [app.start_request(one.method, one.path, **one.options, timeout=60) for one in requests]
 
     async def all_wait() -> bool:
         return await waiting() >= sum(not one.task.done() for one in sent)
 
+    await until_true(all_wait)
+    return sent
+
+
+async def held_one_by_one(app: App, requests: Iterable[Endpoint], wire: Wire, hold: Hold) -> list[PendingRequest]:
+    """Sends requests, each when the one before is held or over, and returns when no other statement is under way.
+
+    A response may come before the end of its transaction. And a ping of the pool is a transaction without limits.
+    """
+    sent: list[PendingRequest] = []
+
+    async def quiet() -> bool:
+        held = {one.connection for one in hold.waiting}
+        return all(one.idle or one.id in held for one in wire.connections if one.status)
+
     for one in requests:
+        before = set(map(id, hold.waiting))
         sent.append(app.start_request(one.method, one.path, **one.options, timeout=60))
-        await until_true(all_wait, within=3)
-    await until_true(all_wait)  # the pool's ping is a transaction, too, and has no limits
+
+        async def settled(before: set[int] = before) -> bool:
+            came = sent[-1].task.done() or any(id(one) not in before for one in hold.waiting)
+            return came and await quiet()
+
+        await until_true(settled, within=3)
+    await until_true(quiet)
     return sent
 
 

@@ -11,15 +11,12 @@ from checks.kit.report import expect
 from checks.kit.service.app import NoResponse
 from checks.kit.wire import committing
 from checks.lesson_17.fixtures import PASSWORD
-from checks.lesson_17.hanging import EndOfWork, sent, stopped
+from checks.lesson_17.hanging import EndOfWork, held_one_by_one, stopped, waiting_for_locks, widen
 from checks.lesson_17.others import Others, beginning
 from checks.lesson_17.waiting import IN_TRANSACTION, WAITING_ROLE, until_true
 
 BUSY = "A statement of a process that hangs keeps one of two connections, and locks, for as long as it likes."
 BUDGET = 4
-
-SERVED_AT_ONCE = 16
-"""Connections to PostgreSQL where many requests are to meet a limit at the same time."""
 
 LATER = {"statement_timeout": 4_000, "idle_in_transaction_session_timeout": 6_000}
 """Limits of a client of the check's, in milliseconds. It begins after the app, whose limits are 2.5 s and 4 s."""
@@ -34,7 +31,7 @@ OTHER_TABLES = """books, authors, reviews, orders, order_lines, refresh_tokens, 
 @pytest.mark.start_early
 async def test_a_slow_statement_is_stopped_by_postgresql(testbed, app, furnished, endpoints, shop, server_side):
     """PostgreSQL itself stops a statement of a request after 2.5 s, also if the app hangs and cancels nothing."""
-    await testbed.pgbouncer.command(f"SET default_pool_size = {SERVED_AT_ONCE}")
+    await widen(testbed, app, furnished.book)
     role = testbed.database.app.role
 
     async def nobody_waits():
@@ -46,7 +43,7 @@ async def test_a_slow_statement_is_stopped_by_postgresql(testbed, app, furnished
         first = tables.partition(",")[0]
         with server_side.watching() as seen:
             async with shop.lock(tables):
-                requested = await sent(app, some, lambda: shop.value(WAITING_ROLE, role))
+                requested = await waiting_for_locks(app, some, lambda: shop.value(WAITING_ROLE, role))
                 app.process.signal(SIGSTOP)
                 waited = [one for one in requested if not one.task.done()]
                 stuck = await shop.value(WAITING_ROLE, role)
@@ -75,30 +72,27 @@ async def test_a_slow_statement_is_stopped_by_postgresql(testbed, app, furnished
 @pytest.mark.start_early
 async def test_an_idle_transaction_is_ended_by_postgresql(testbed, app, furnished, endpoints, shop, wire):
     """PostgreSQL ends a transaction of a request in which nothing happens for 4 s, also if the app hangs."""
-    await testbed.pgbouncer.command(f"SET default_pool_size = {SERVED_AT_ONCE}")
+    await widen(testbed, app, furnished.book)
     role = testbed.database.app.role
 
     async def ended():
         return not await shop.value(IN_TRANSACTION, role)
 
     account = {"email": furnished.email, "password": PASSWORD, "refresh_token": "none"}
-    requests = endpoints(furnished.ids, headers=furnished.logins[0], **account)[2::3]
+    requests = endpoints(furnished.ids, headers=furnished.logins[0], **account)[2::3][::-1]  # the probe last
     before = await rows(shop)
     async with wire.hold(EndOfWork()) as ends:
-
-        async def held():
-            return len(ends.waiting)
-
-        requested = await sent(app, requests, held)
+        requested = await held_one_by_one(app, requests, wire, ends)
         app.process.signal(SIGSTOP)
+        held = len(ends.waiting)
         began = [one for one in requested if not one.task.done()]
         setting = "idle_in_transaction_session_timeout"
         async with stopped(testbed, setting, LATER[setting], "BEGIN") as mine:
             in_time = await until_true(ended, or_event=mine)
             still = await shop.value(IN_TRANSACTION, role)
     expect(
-        began and in_time,
-        f"{plural(len(began), 'request')} of the app were about to end their transactions, and the app hung. The check "
+        held and in_time,
+        f"{plural(held, 'request')} of the app were about to end their transactions, and the app hung. The check "
         f"began a transaction after them, which PostgreSQL ends after 6 s. By then {plural(still, 'transaction')} of "
         "the app's role still existed.",
         because=BUSY,
@@ -169,9 +163,8 @@ async def test_a_restart_of_pgbouncer_loses_nothing(testbed, launch, furnished, 
     await restarted(testbed, kill=True)
     expect_served([await idle.get(path) for path in ("/health", furnished.book, "/dashboard")], "killed")
     for kill in (True, False):
-        await testbed.pgbouncer.command(f"SET default_pool_size = {SERVED_AT_ONCE}")
         app = await launch()
-        await app.get(furnished.book)
+        await widen(testbed, app, furnished.book)
         before = await bought(shop, furnished)
         async with server_side.hold(lambda one: one.verb == "SELECT" and "isbn" in one.text, limit=1) as reads:
             read = app.start_request("GET", furnished.book)
