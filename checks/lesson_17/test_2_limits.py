@@ -84,7 +84,7 @@ async def test_an_idle_transaction_is_ended_by_postgresql(testbed, app, furnishe
     async with wire.hold(EndOfWork()) as ends:
         requested = await held_one_by_one(app, requests, wire, ends)
         app.process.signal(SIGSTOP)
-        held = len(ends.waiting)
+        held = await shop.value(IN_TRANSACTION, role)  # a transaction that has failed counts as none
         began = [one for one in requested if not one.task.done()]
         setting = "idle_in_transaction_session_timeout"
         async with stopped(testbed, setting, LATER[setting], "BEGIN") as mine:
@@ -92,9 +92,8 @@ async def test_an_idle_transaction_is_ended_by_postgresql(testbed, app, furnishe
             still = await shop.value(IN_TRANSACTION, role)
     expect(
         held and in_time,
-        f"{plural(held, 'request')} of the app were about to end their transactions, and the app hung. The check "
-        f"began a transaction after them, which PostgreSQL ends after 6 s. By then {plural(still, 'transaction')} of "
-        "the app's role still existed.",
+        f"The app hung with {plural(held, 'open transaction')}, about to be ended. The check began one after them, "
+        f"which PostgreSQL ends after 6 s. By then the app still had {plural(still, 'transaction')}.",
         because=BUSY,
         section="A setting that PgBouncer drops",
     )
