@@ -39,9 +39,7 @@ async def test_no_transaction_depends_on_its_connection(app, furnished, endpoint
                 furnished.ids, headers=furnished.logins[0], refresh_token=tokens["refresh_token"], **account
             )
             for one in requests:
-                response = await app.request(one.method, one.path, **one.options)
-                if response.status == 503:  # a slow machine meets the time limits
-                    response = await app.request(one.method, one.path, **one.options)
+                response = await asked(app, one.method, one.path, **one.options)
                 expect_served(response, turn, refusable=one.path.endswith("/reviews") or one.method == "DELETE")
     async with others.none():
         crowd = [app.start_request("GET", path) for path in ("/dashboard", furnished.book, "/authors", "/books") * 4]
@@ -62,10 +60,9 @@ async def test_prepared_statements_do_not_multiply(launch, furnished, others):
         app = await launch()
         async with others.taking_turns():
             for _ in range(rounds):
-                response = await app.get(furnished.book)
-                expect_served(response, AGAIN)
-                dashboard = await app.get("/dashboard")
-                expect_served(dashboard, AGAIN)
+                for path in (furnished.book, "/dashboard"):
+                    response = await asked(app, "GET", path)
+                    expect_served(response, AGAIN)
         counts.append(await others.prepared())
         await app.process.terminate()
     expect(
@@ -85,8 +82,7 @@ async def test_a_report_has_its_own_zone(app, furnished, others, shop):
             f"VALUES (gen_random_uuid(), 'T', '2026-03-08 {at}+00', {cents}, {furnished.shop_id})"
         )
     async with others.taking_turns(EACH):
-        requests = [app.start_request("GET", f"{DAILY}{zone}") for zone in ZONES]
-        responses = await asyncio.gather(*requests)
+        responses = await asyncio.gather(*(asked(app, "GET", f"{DAILY}{zone}") for zone in ZONES))
     for expected, response in zip(ZONES.values(), responses, strict=True):
         found = {day["day"]: day["cents"] for day in response.json if day["cents"]} if response.ok else {}
         expect(
@@ -172,9 +168,8 @@ async def test_shops_do_not_mix(testbed, app, furnished, others, shop):
     async with others.taking_turns():
         for path in ("/books?limit=100", "/authors", "/wishlist", "/export/books.csv", "/dashboard"):
             pairs = ((furnished, another), (another, furnished))
-            requests = [app.start_request("GET", path, headers=owner.logins[0]) for owner, _ in pairs]
-            for (owner, other), request in zip(pairs, requests, strict=True):
-                response = await request
+            both = [asked(app, "GET", path, headers=owner.logins[0]) for owner, _ in pairs]
+            for (owner, other), response in zip(pairs, await asyncio.gather(*both), strict=True):
                 strange = [book for book in other.ids.books if str(book) in response.text]
                 own = str(owner.ids.books[0]) in response.text or "books" not in path
                 expect(
@@ -184,6 +179,12 @@ async def test_shops_do_not_mix(testbed, app, furnished, others, shop):
                     because="A customer reads what another shop sells.",
                     section="What ends with the transaction is safe",
                 )
+
+
+async def asked(app, method, path, **options):
+    """The response; that of a second try where a slow machine has met the time limits."""
+    response = await app.request(method, path, **options)
+    return await app.request(method, path, **options) if response.status == 503 else response
 
 
 def expect_served(response, turn, *, refusable=False):
