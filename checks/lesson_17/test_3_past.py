@@ -86,12 +86,14 @@ async def test_a_migration_gives_up_its_lock(testbed, alembic, shop):
         async def waits():
             return running.done() or await shop.value(WAITING) > 0
 
-        await until_true(waits)
+        await until_true(waits, within=40)  # a busy machine takes long to start Alembic
         async with stopped(testbed, "lock_timeout", LATER, "TABLE shops") as mine:
             ended = asyncio.ensure_future(mine.wait())
             await asyncio.wait([running, ended], return_when=asyncio.FIRST_COMPLETED)
             gave_up = running.done() or not await shop.value(WAITING)
             ended.cancel()
+        if gave_up:  # the table stays locked until it has ended
+            await asyncio.wait([running], timeout=20)
     done = await running
     expect(
         gave_up and not done.ok,
