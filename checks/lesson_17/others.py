@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import re
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -33,8 +34,16 @@ LEFT = """
     UNION ALL SELECT 'LISTEN ' || channel FROM pg_listening_channels() AS channel
     UNION ALL SELECT 'the temporary table ' || relname FROM pg_class WHERE relnamespace = pg_my_temp_schema()
     UNION ALL SELECT 'the cursor ' || name FROM pg_cursors WHERE is_holdable
+    UNION ALL SELECT 'for all later sessions of the role, ' || config FROM pg_roles, unnest(rolconfig) AS config
+     WHERE rolname = current_user AND config NOT LIKE 'temp_file_limit=%'
 """
-"""What a session has that a new one does not have; prepared statements aside."""
+"""What a session has that a new one does not have; prepared statements aside.
+
+The role of a submission has a limit for temporary files, which the kit has set.
+"""
+
+OWN_SETTING = re.compile(r"\b[a-z_]+\.[a-z_]+\b", re.IGNORECASE)
+"""A name of an app's own setting, such as app.zone. PostgreSQL lists only those that it knows."""
 
 TRIES = 5
 
@@ -134,7 +143,7 @@ class Others:
             held.release_one()
 
     async def left(self, settings: Iterable[str] = ("app.shop_id", "app.zone")) -> list[str]:
-        """What sessions of PostgreSQL have kept from the app's transactions."""
+        """What sessions of PostgreSQL have kept from the app's transactions. `settings` are its own, by their names."""
         async with self.both() as clients:
             rows = [await client.fetch(LEFT, TRACKED, list(settings)) for client in clients]
         return [str(row[0]) for some in rows for row in some]

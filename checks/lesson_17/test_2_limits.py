@@ -10,98 +10,124 @@ from checks.kit.lessons.words import plural
 from checks.kit.report import expect
 from checks.kit.service.app import NoResponse
 from checks.kit.wire import committing
+from checks.lesson_17.fixtures import PASSWORD
+from checks.lesson_17.hanging import EndOfWork, held_one_by_one, stopped, waiting_for_locks, widen
 from checks.lesson_17.others import Others, beginning
-from checks.lesson_17.waiting import IN_TRANSACTION, WAITING, until, until_true
-
-STOPPED = "57014"
-"""The SQLSTATE of a statement that was canceled."""
-
-WITHIN = 10
-"""Seconds until it counts as not stopped, several times the ticket's limits."""
+from checks.lesson_17.waiting import IN_TRANSACTION, WAITING_ROLE, until_true
 
 BUSY = "A statement of a process that hangs keeps one of two connections, and locks, for as long as it likes."
 BUDGET = 4
 
+LATER = {"statement_timeout": 4_000, "idle_in_transaction_session_timeout": 6_000}
+"""Limits of a client of the check's, in milliseconds. It begins after the app, whose limits are 2.5 s and 4 s."""
+
+FIRST_TABLES = "shops, customers"
+"""What a request asks for before its own rows: which shop it is, and who sends it."""
+
+OTHER_TABLES = """books, authors, reviews, orders, order_lines, refresh_tokens, wishes, outbox, invoices, coupons,
+    receipts, login_tries"""
+
 
 @pytest.mark.start_early
-async def test_a_slow_statement_is_stopped_by_postgresql(app, furnished, shop, server_side):
-    """PostgreSQL itself stops a statement of the app after 2.5 s, also if the app hangs and cancels nothing."""
-    sent = {"GET /dashboard": {}, "POST /orders": {"json": furnished.basket(), "headers": furnished.logins[0]}}
-    for request, options in sent.items():
+async def test_a_slow_statement_is_stopped_by_postgresql(testbed, app, furnished, endpoints, shop, server_side):
+    """PostgreSQL itself stops a statement of a request after 2.5 s, also if the app hangs and cancels nothing."""
+    await widen(testbed, app, furnished.book)
+    role = testbed.database.app.role
+
+    async def nobody_waits():
+        return not await shop.value(WAITING_ROLE, role)
+
+    account = {"email": furnished.email, "password": PASSWORD, "refresh_token": "none"}
+    requests = endpoints(furnished.ids, headers=furnished.logins[0], **account)
+    for tables, some in ((FIRST_TABLES, requests[::3]), (OTHER_TABLES, requests[1::3])):
+        first = tables.partition(",")[0]
         with server_side.watching() as seen:
-            async with shop.lock("books"):
-                pending = app.start_request(*request.split(), **options, timeout=60)
-                began = await until(pending.task.done, or_waits_in=shop) and not pending.responded
+            async with shop.lock(tables):
+                requested = await waiting_for_locks(app, some, lambda: shop.value(WAITING_ROLE, role))
                 app.process.signal(SIGSTOP)
-                await until_true(lambda: nobody_waits(shop), WITHIN)
-                canceled = [one for one in seen.statements if one.error and one.error.sqlstate == STOPPED]
+                waited = [one for one in requested if not one.task.done()]
+                stuck = await shop.value(WAITING_ROLE, role)
+                async with stopped(testbed, "statement_timeout", LATER["statement_timeout"], f"TABLE {first}") as mine:
+                    in_time = await until_true(nobody_waits, or_event=mine)
+                late = [one for one in seen.statements if one.finished is None and one.process == "PgBouncer"]
         expect(
-            began and canceled,
-            f"A table was locked, and {request} waited for it in PostgreSQL. Then the app hung. PostgreSQL stopped "
-            f"{plural(len(canceled), 'statement')} within {WITHIN} s.",
+            stuck and in_time,
+            f"The table {first} and others were locked. {plural(stuck, 'request')} of the app waited for them in "
+            f"PostgreSQL, and the app hung. The check sent a statement after them, which PostgreSQL stops after 4 s. "
+            f"By then {plural(len(late), 'statement')} of the app still waited: {text_of(late)}",
             because=BUSY,
             section="A setting that PgBouncer drops",
         )
         app.process.signal(SIGCONT)
-        response = await pending
+        responses = [await one for one in waited]
+        other = [one for one in responses if one.status != 503]
         expect(
-            response.status == 503,
-            f"A statement was stopped by PostgreSQL. Expected: status 503. {response}",
+            len(other) <= len(waited) - stuck and not any(one.status >= 500 for one in other),
+            f"A statement was stopped by PostgreSQL. Expected: status 503. {other[0] if other else ''}",
             because="The customer does not learn that the order may be sent again.",
             section="A setting that PgBouncer drops",
         )
 
 
-async def nobody_waits(shop):
-    return not await shop.value(WAITING)
-
-
 @pytest.mark.start_early
-async def test_an_idle_transaction_is_ended_by_postgresql(testbed, app, furnished, shop, wire):
-    """PostgreSQL ends a transaction of the app in which nothing happens for 4 s, also if the app hangs."""
-    orders = await shop.count("orders")
+async def test_an_idle_transaction_is_ended_by_postgresql(testbed, app, furnished, endpoints, shop, wire):
+    """PostgreSQL ends a transaction of a request in which nothing happens for 4 s, also if the app hangs."""
+    await widen(testbed, app, furnished.book)
     role = testbed.database.app.role
 
     async def ended():
         return not await shop.value(IN_TRANSACTION, role)
 
-    async with wire.hold(committing, limit=1) as commit:
-        order = {"json": furnished.basket(), "headers": furnished.logins[0]}
-        request = app.start_request("POST", "/orders", **order, timeout=60)
-        began = await commit.wait_for_or(request.task) and not await ended()
+    account = {"email": furnished.email, "password": PASSWORD, "refresh_token": "none"}
+    requests = endpoints(furnished.ids, headers=furnished.logins[0], **account)[2::3][::-1]  # the probe last
+    before = await rows(shop)
+    async with wire.hold(EndOfWork()) as ends:
+        requested = await held_one_by_one(app, requests, wire, ends)
         app.process.signal(SIGSTOP)
-        gone = await until_true(ended, WITHIN)
+        held = await shop.value(IN_TRANSACTION, role)  # a transaction that has failed counts as none
+        began = [one for one in requested if not one.task.done()]
+        setting = "idle_in_transaction_session_timeout"
+        async with stopped(testbed, setting, LATER[setting], "BEGIN") as mine:
+            in_time = await until_true(ended, or_event=mine)
+            still = await shop.value(IN_TRANSACTION, role)
     expect(
-        began and gone,
-        f"The app hung before the COMMIT of an order. The transaction was still open {WITHIN} s later.",
+        held and in_time,
+        f"The app hung with {plural(held, 'open transaction')}, about to be ended. The check began one after them, "
+        f"which PostgreSQL ends after 6 s. By then the app still had {plural(still, 'transaction')}.",
         because=BUSY,
         section="A setting that PgBouncer drops",
     )
     app.process.signal(SIGCONT)
-    response = await request
-    stored = await shop.count("orders") - orders
+    responses = [await one for one in began]
+    stored = await rows(shop) - before
+    wrote = [one for one in responses if one.ok and not one.request.startswith(("GET", "POST /quotes"))]
     expect(
-        not response.ok and not stored,
-        f"The transaction was ended from outside, and {plural(stored, 'order')} stored. {response}",
+        not wrote and not stored,
+        f"Transactions were ended from outside, and {plural(stored, 'row')} stored. {wrote[0] if wrote else ''}",
         because="The customer has a confirmation of an order that does not exist.",
         section="A setting that PgBouncer drops",
     )
 
 
-async def test_a_full_pool_is_no_error_of_the_app(app, furnished, others, shop):
+def text_of(late):
+    return " ".join(late[0].text.split())[:120] if late else "none"
+
+
+async def rows(shop):
+    """How many rows there are that requests store."""
+    tables = ("books", "reviews", "customers", "orders", "receipts", "coupons", "wishes", "transfers", "payments")
+    return sum([await shop.count(table) for table in tables])
+
+
+async def test_a_full_pool_is_no_error_of_the_app(app, furnished, endpoints, others, shop):
     """While PgBouncer has no connection to give, each request gets status 503 with Retry-After; afterwards all work."""
     first = await app.get(furnished.book)  # a connection to PgBouncer is open, and used
-    requests = {
-        "GET": ["/health", furnished.book, "/dashboard", DAILY, "/export/books.csv"],
-        "POST": ["/orders", "/transfers"],
-    }
-    bodies = {"/orders": furnished.basket(), "/transfers": {"recipient_id": furnished.ids.customers[1], "cents": 1}}
-    sent = [(method, path) for method, paths in requests.items() for path in paths]
-    before = await shop.count("orders")
+    account = {"email": furnished.email, "password": PASSWORD, "refresh_token": "none"}
+    requests = endpoints(furnished.ids, headers=furnished.logins[0], **account)
+    requests = [one for one in requests if one.path not in ASKS_NOBODY]
+    before = await rows(shop)
     async with others.both():
-        waiting = [
-            app.start_request(method, path, headers=furnished.logins[0], json=bodies.get(path)) for method, path in sent
-        ]
+        waiting = [app.start_request(one.method, one.path, **one.options, timeout=60) for one in requests]
         refused = await asyncio.gather(*waiting)
         refused += [await app.get(path) for path in ("/health", furnished.book)]  # one after the other, too
     wrong = [one for one in refused if one.status != 503 or "retry-after" not in one.headers]
@@ -114,22 +140,22 @@ async def test_a_full_pool_is_no_error_of_the_app(app, furnished, others, shop):
     )
     after = [await app.get(path) for path in ("/health", furnished.book, "/dashboard")]
     late = [one for one in after if not one.ok]
-    stored = await shop.count("orders") - before
+    stored = await rows(shop) - before
     expect(
         not late and not stored,
-        f"The connections were free again. {late[0] if late else ''} Of the orders that were refused, "
-        f"{stored} are stored.",
+        f"The connections were free again. {late[0] if late else ''} Of the requests that were refused, "
+        f"{plural(stored, 'row')} stored.",
         because="The app stays broken until somebody restarts it.",
         section="When the pool is full",
     )
 
 
-DAILY = "/reports/daily?first=2026-03-06&last=2026-03-10&zone=UTC"
+ASKS_NOBODY = ("/live", "/metrics")
 
 
 @pytest.mark.needs("test_no_transaction_depends_on_its_connection")
 async def test_a_restart_of_pgbouncer_loses_nothing(testbed, launch, furnished, server_side, shop, wire):
-    """After a restart of PgBouncer the next requests succeed; those under way get 503, and nothing is done twice."""
+    """After a restart of PgBouncer the next requests succeed; those under way do so or get 503, and none buys twice."""
     idle = await launch()
     await idle.get(furnished.book)
     await wire.wait_idle()
@@ -137,41 +163,59 @@ async def test_a_restart_of_pgbouncer_loses_nothing(testbed, launch, furnished, 
     expect_served([await idle.get(path) for path in ("/health", furnished.book, "/dashboard")], "killed")
     for kill in (True, False):
         app = await launch()
-        await app.get(furnished.book)
-        before = await shop.count("orders")
+        await widen(testbed, app, furnished.book)
+        before = await bought(shop, furnished)
         async with server_side.hold(lambda one: one.verb == "SELECT" and "isbn" in one.text, limit=1) as reads:
             read = app.start_request("GET", furnished.book)
             await reads.wait_for_or(read.task)
+            many = len(PURCHASES)
             async with (
-                server_side.lost_response(committing, limit=1) if kill else server_side.hold(committing) as commits
+                server_side.lost_response(committing, limit=many) if kill else server_side.hold(committing) as commits
             ):
-                order = app.start_request("POST", "/orders", json=furnished.basket(), headers=furnished.logins[0])
+                writes = [
+                    app.start_request("POST", path, json=furnished.basket(n) | more, headers=furnished.logins[n])
+                    for n, (path, more) in enumerate(PURCHASES.items())
+                ]
                 if kill:
-                    await asyncio.wait([order.task], timeout=15)
+                    await asyncio.wait([one.task for one in writes], timeout=15)
                 else:
-                    await commits.wait_for_or(order.task)
+                    await commits.count_within(many)
                 await restarted(testbed, kill=kill)
-                under_way = [await read, await order]
-        stored = await shop.count("orders") - before
+                reading, *buying = [await one for one in (read, *writes)]
+        how = "killed" if kill else "restarted"
         expect(
-            all(one.status in (200, 503) for one in under_way[:1]) and under_way[1].status in (201, 503),
-            f"PgBouncer was {'killed' if kill else 'restarted'} while two requests were under way. "
-            f"{under_way[0]} {under_way[1]}",
+            reading.status in (200, 503) and all(one.status in (201, 202, 503) for one in buying),
+            f"PgBouncer was {how} while {many + 1} requests were under way. {reading} {' '.join(map(str, buying))}",
             because="A client that reads 500 does not know whether to try again.",
             section="A restart in the middle of traffic",
         )
-        invited = under_way[1].status == 503 and "retry-after" in under_way[1].headers
-        expect(
-            stored <= 1 and not (stored and invited) and (stored or under_way[1].status != 201),
-            f"PgBouncer was {'killed' if kill else 'restarted'} while an order committed. {under_way[1]} "
-            f"Retry-After: {under_way[1].headers.get('retry-after')}. Orders stored: {stored}.",
-            because="The customer buys twice, or has a confirmation of an order that does not exist.",
-            section="A restart in the middle of traffic",
-        )
+        for one, count, earlier in zip(buying, await bought(shop, furnished), before, strict=True):
+            stored, invited = count - earlier, one.status == 503 and "retry-after" in one.headers
+            expect(
+                stored <= 1 and not (stored and invited) and (stored or one.status == 503),
+                f"PgBouncer was {how} while an order committed. {one} "
+                f"Retry-After: {one.headers.get('retry-after')}. Orders stored: {stored}.",
+                because="The customer buys twice, or has a confirmation of an order that does not exist.",
+                section="A restart in the middle of traffic",
+            )
         paths = ("/health", furnished.book, "/dashboard", "/books", furnished.book)
         later = [await app.get(path) for path in paths]
         placed = await app.post("/orders", json=furnished.basket(), headers=furnished.logins[1])
-        expect_served([*later, placed], "killed" if kill else "restarted")
+        expect_served([*later, placed], how)
+
+
+PURCHASES = {
+    "/orders": {},
+    "/gifts": {"recipient": {"email": "friend@example.com", "name": "Friend"}, "message": "For you"},
+    "/checkout": {"card_token": "tok_1"},
+}
+"""What places an order, and what belongs into its body besides the lines."""
+
+
+async def bought(shop, furnished):
+    """How many orders the customers have who buy."""
+    buyers = furnished.ids.customers[: len(PURCHASES)]
+    return [await shop.count("orders", "customer_id = $1", customer) for customer in buyers]
 
 
 async def restarted(testbed, kill):
@@ -193,7 +237,7 @@ def expect_served(responses, how):
 
 
 async def test_connections_stay_within_their_budget(launch, furnished, endpoints, server_side, wire):
-    """All workers of the app together open at most DATABASE_CONNECTIONS to PgBouncer, and none past it."""
+    """All uvicorn workers together open at most DATABASE_CONNECTIONS connections to PgBouncer, none past it."""
     app = await launch(env={"DATABASE_CONNECTIONS": str(BUDGET), "WEB_CONCURRENCY": "2"}, workers=2)
     most = 0
     with server_side.watching() as behind:
@@ -229,12 +273,16 @@ async def test_what_waits_for_others_takes_no_connection(testbed, app, furnished
         for login in furnished.logins[:3]:  # one after the other, or a slow machine meets the time limits
             payments.append(app.start_request("POST", "/checkout", json=body, headers=login))
             await held.arrived(len(payments))
+        again = f"/checkout/{furnished.ids.orders[0]}"  # of an order whose payment is pending
+        payments.append(app.start_request("POST", again, headers=furnished.logins[0]))
+        await held.arrived(len(payments))
         taken = await shop.value(IN_TRANSACTION, role)
         held.release()
     await asyncio.gather(*(one.task for one in payments), return_exceptions=True)
     expect(
         not taken,
-        f"Three payments waited for the provider. Of the two connections to PostgreSQL, {taken} had a transaction.",
+        f"Three payments, and a second try of another one, waited for the provider. Of the two connections to "
+        f"PostgreSQL, {taken} had a transaction.",
         because="Two slow payments, and nobody can look at a book.",
         section="Two pools, one after the other",
     )

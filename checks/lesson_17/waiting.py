@@ -16,6 +16,13 @@ WAITING = """
 """
 """How many sessions of this database wait for a lock."""
 
+WAITING_ROLE = """
+    SELECT count(*) FROM pg_locks WHERE NOT granted AND pid IN (
+        SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND usename = $1
+    )
+"""
+"""How many sessions of this role wait for a lock."""
+
 IN_TRANSACTION = """
     SELECT count(*) FROM pg_locks WHERE locktype = 'virtualxid' AND granted AND pid IN (
         SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND usename = $1
@@ -39,12 +46,14 @@ async def until(
     return await until_true(look, within)
 
 
-async def until_true(look: Callable[[], Awaitable[bool]], within: float = 15) -> bool:
-    """Asks again and again, for PostgreSQL tells nobody. False: not within so many seconds."""
+async def until_true(
+    look: Callable[[], Awaitable[bool]], within: float = 15, or_event: asyncio.Event | None = None
+) -> bool:
+    """Asks again and again, for PostgreSQL tells nobody. False: not within so many seconds, or not before the event."""
     loop = asyncio.get_running_loop()
     end = loop.time() + within
     while not await look():
-        if loop.time() > end:
+        if loop.time() > end or (or_event is not None and or_event.is_set()):
             return False
         await asyncio.sleep(0.02)
     return True

@@ -109,6 +109,19 @@ async def test_an_administrator_who_may_not_make_the_roles_is_told_what_to_type(
     await connection.close()
 
 
+async def test_roles_come_without_the_settings_that_an_app_has_given_them(server: Server) -> None:
+    connection = await server.connect()
+    everything = Rights(superuser=True, createdb=True, createrole=True)
+    settings = "SELECT rolconfig FROM pg_roles WHERE rolname = $1"
+    logins = await shared_roles(connection, server._source, everything, app_role=True)
+    assert logins.app is not None
+    await connection.execute(f'ALTER ROLE "{logins.app.role}" SET extra_float_digits = 1')
+    assert await connection.fetchval(settings, logins.app.role) == ["extra_float_digits=1"]
+    await shared_roles(connection, server._source, everything, app_role=True)
+    assert await connection.fetchval(settings, logins.app.role) is None
+    await connection.close()
+
+
 async def test_rows_of_two_shops_share_no_id_no_isbn_and_no_address(server: Server) -> None:
     async with server.database(SHOPS, "role") as database:
         shop = Shop(database)

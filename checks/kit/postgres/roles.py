@@ -72,9 +72,12 @@ async def shared_roles(
     app = Login(f"{ordinary.role}{APP_SUFFIX}", digest[32:]) if app_role else None
     async with advisory_lock(lock_connection, ROLES_LOCK):  # CREATE ROLE knows no IF NOT EXISTS
         for login in filter(None, (owner, app)):
-            if not await lock_connection.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", login.role):
+            found = await lock_connection.fetchrow("SELECT rolconfig FROM pg_roles WHERE rolname = $1", login.role)
+            if found is None:
                 await lock_connection.execute(f"CREATE ROLE \"{login.role}\" LOGIN PASSWORD '{login.password}'")
                 await _let_administrator_own(lock_connection, login.role, rights)
+            elif found["rolconfig"]:  # an app of an earlier run has set it for its own role, as everybody may
+                await lock_connection.execute(f'ALTER ROLE "{login.role}" RESET ALL')
         if app_role:
             await _let_bypass(lock_connection, owner.role)
     return Logins(owner, app)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -285,10 +285,10 @@ class Testbed:
     @asynccontextmanager
     async def _entrance(
         self, process: str, login: ServerLogin | None = None
-    ) -> AsyncIterator[tuple[dict[str, str], asyncio.Event]]:
+    ) -> AsyncIterator[tuple[dict[str, str], list[asyncio.Event]]]:
         """The database's URLs for a process, by which its statements are told from those of others.
 
-        The event is set when the process has opened a connection.
+        One of the events is set when the process has opened a connection, through PgBouncer or past it.
         """
         async with AsyncExitStack() as stack:
             entrance: Entrance = self.wire.main
@@ -298,7 +298,8 @@ class Testbed:
             urls = self.database.environment(self.wire.host, entrance.port, login=login)
             if self.lesson.pgbouncer:
                 urls |= past_pgbouncer(self.database, self.server_side)
-            yield urls, entrance.used
+                self.server_side.main.used.clear()
+            yield urls, [entrance.used, *([self.server_side.main.used] if self.lesson.pgbouncer else [])]
 
     async def listen(self) -> socket.socket:
         """A listening socket for a service that the learner's processes call, on 127.0.0.1, in a sandbox too.
@@ -318,15 +319,16 @@ class Testbed:
         return [collect(title, source) for title, source in self._evidence]
 
 
-async def _connected(process: RunningProcess, used: asyncio.Event) -> None:
+async def _connected(process: RunningProcess, used: Sequence[asyncio.Event]) -> None:
     """Returns when the process has opened a connection to the database. Raises AppDidNotStart."""
-    waiting = asyncio.ensure_future(used.wait())
-    either: set[asyncio.Future[Any]] = {waiting, process.exit}
+    waiting = [asyncio.ensure_future(way.wait()) for way in used]
+    either: set[asyncio.Future[Any]] = {*waiting, process.exit}
     try:
         await asyncio.wait(either, timeout=START_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        waiting.cancel()
-    if not used.is_set():
+        for one in waiting:
+            one.cancel()
+    if not any(way.is_set() for way in used):
         code = process.exit.result() if process.exit.done() else None
         raise AppDidNotStart(code, process.log, process.name, is_app=False)
 
