@@ -6,12 +6,14 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from checks.kit.lessons.lesson import Lesson, find_lesson
+from checks.kit.lessons.progress import Progress
 from checks.kit.report.live import LiveReport
 from checks.kit.report.model import Finding, Outcome, Place, Report, Result
 from checks.kit.testbed.evidence import Evidence, Line
@@ -98,6 +100,35 @@ def test_buttons_ask_for_what_there_is() -> None:
     assert page.asked == ["grade", "lesson_03"]
     for nothing in ("", "reset", "lesson/99", "lesson/../../etc", "hint/test_nothing"):
         assert not page.board.act(nothing)
+
+
+def test_hints_come_one_at_a_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(Progress.__init__, "__defaults__", (tmp_path / "progress.json",))
+    page, lesson = Page(), find_lesson(1)
+    name = next(iter(lesson.hints))
+    page.board.begins(lesson, ())
+    red = Result(name, lesson.titles[name], Outcome.FAILED, Finding("x", "y"))
+    page.board.result(live(lesson, red), red)
+    region = f"check:{name}"
+    for number in range(len(lesson.hints[name])):
+        assert page.html[region].count('<li class="words">') == number
+        assert f"({len(lesson.hints[name]) - number} left)" in page.html[region]
+        assert page.board.act(f"hint/{name}")
+    assert "left)" not in page.html[region]
+    assert page.board.act(f"hint/{name}")
+    assert Progress().hints(lesson.name, name) == len(lesson.hints[name])
+
+
+def test_the_solution_is_shown_when_the_lesson_passes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(Progress.__init__, "__defaults__", (tmp_path / "progress.json",))
+    page, lesson = Page(), find_lesson(1)
+    page.board.begins(lesson, ())
+    assert "when the lesson passes" in page.html["solution"]
+    assert "+++" not in page.html["solution"]
+    Progress().record_run(lesson.name, {entry.name: "passed" for entry in lesson.checks})
+    page.board.ended(live(lesson))
+    assert "+++ solution/app/" in page.html["solution"]
+    assert f"{len(lesson.checks)} of {len(lesson.checks)} pass" in page.html["map"]
 
 
 @asynccontextmanager

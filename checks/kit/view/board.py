@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
+from checks.kit.lessons.compare import difference_to_solution
 from checks.kit.lessons.errors import WorkbookError
 from checks.kit.lessons.hints import give_hint
 from checks.kit.lessons.lesson import CheckEntry, Lesson, all_lessons, find_lesson
@@ -149,7 +150,18 @@ class Board:
     def _show_rest(self) -> None:
         assert self._lesson is not None
         self._regions.set("map", render("map.html", rows=rows(Progress()), here=self._lesson))
+        self._show_solution()
         self._show_head()
+
+    def _show_solution(self) -> None:
+        assert self._lesson is not None
+        try:
+            lines, why = list(difference_to_solution(self._lesson)), ""
+        except WorkbookError as error:
+            lines, why = [], str(error)
+        if why and self._lesson.solution.is_dir():
+            why = "The difference to the solution is shown here when the lesson passes."
+        self._regions.set("solution", render("solution.html", lines=lines, why=why))
 
     def _show_head(self) -> None:
         if self._lesson is None:

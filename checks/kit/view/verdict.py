@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from checks.kit.lessons.lesson import Lesson
 from checks.kit.report.model import Outcome, Result
 from checks.kit.report.terminal import SYMBOL
-from checks.kit.testbed.evidence import Evidence, Line
+from checks.kit.testbed.evidence import ON_THE_WIRE, Evidence, Line
+from checks.kit.view.timeline import Drawing, drawing
 
 MAX_LINES = 100
 """Lines of one section of evidence that are shown; the last ones."""
@@ -68,9 +69,16 @@ class Verdict:
         ]
 
     @property
+    def drawing(self) -> Drawing | None:
+        """Requests and statements over time."""
+        return drawing(self.result.timeline) if self.result and self.result.timeline else None
+
+    @property
     def sections(self) -> list[Section]:
+        """Evidence, without the statements if they are drawn."""
         evidence = self.result.evidence if self.result else []
-        return [self._section(each) for each in evidence]
+        drawn = self.result is not None and self.result.timeline is not None
+        return [self._section(each) for each in evidence if not drawn or each.title != ON_THE_WIRE]
 
     @staticmethod
     def _section(evidence: Evidence) -> Section:
