@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from threading import Thread
 from typing import Any
 
+from checks.kit.cli.follow_serve import follow_serve
 from checks.kit.cli.screen import Page, Screen
 from checks.kit.lessons.lesson import Lesson
 from checks.kit.report import terminal
@@ -19,6 +20,7 @@ from checks.kit.report.model import Result
 from checks.kit.report.next_step import next_step
 from checks.kit.view.board import Ask, Board
 from checks.kit.view.regions import Regions
+from checks.kit.view.requests import Requests
 from checks.kit.view.server import serving
 
 
@@ -76,7 +78,11 @@ async def page(
         if browser and _has_browser():
             # some commands for a browser end with it, and nobody is to wait for that
             Thread(target=webbrowser.open, args=(address,), daemon=True).start()
-        yield board
+        following = asyncio.create_task(follow_serve(lambda: board.lesson or lesson, Requests(regions)))
+        try:
+            yield board
+        finally:
+            following.cancel()
 
 
 def _has_browser() -> bool:

@@ -116,10 +116,10 @@ def _statement(statement: Statement, seen: Recording, first: float, now: float, 
         state = "failed" if statement.error else "silent"
     return Span(
         "statement",
-        shorten_lists(" ".join(statement.text[: 10 * MAX_TEXT].split()))[:MAX_TEXT],
+        shown_text(statement),
         _ms(statement.started, first),
         None if statement.finished is None else _ms(statement.finished, first),
-        _result(statement)[:MAX_TEXT],
+        what_came_back(statement),
         state,
         number,
         process,
@@ -127,10 +127,16 @@ def _statement(statement: Statement, seen: Recording, first: float, now: float, 
     )
 
 
-def _result(statement: Statement) -> str:
+def shown_text(statement: Statement) -> str:
+    """The statement on one line, without the rows of a long list."""
+    return shorten_lists(" ".join(statement.text[: 10 * MAX_TEXT].split()))[:MAX_TEXT]
+
+
+def what_came_back(statement: Statement) -> str:
+    """Rows, an error, or nothing, in words."""
     held = "held on the wire, " if statement.held else ""
     if statement.error:
-        return f"{held}{statement.error.sqlstate}: {statement.error.message}"
+        return f"{held}{statement.error.sqlstate}: {statement.error.message}"[:MAX_TEXT]
     if statement.finished is None:
         return f"{held}no response"
     return held + (plural(statement.rows, "row") if statement.rows else statement.tag.lower() or "ok")

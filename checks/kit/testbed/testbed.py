@@ -66,8 +66,7 @@ class Testbed:
         self.lesson = lesson
         self.runtime = runtime
         self._workspace = runtime.workspace(folder, self.note)
-        self.events: list[tuple[float, str]] = []
-        """What was done to the traffic, with seconds of time.perf_counter."""
+        self._events: list[tuple[float, str]] = []
         self._evidence: list[tuple[str, Source]] = []
         self._stack = AsyncExitStack()
         self._opening = asyncio.Lock()  # two processes may start at once
@@ -88,7 +87,7 @@ class Testbed:
         await self._stack.aclose()
 
     def _disturbed(self, sentence: str) -> None:
-        self.events.append((time.perf_counter(), sentence))
+        self._events.append((time.perf_counter(), sentence))
         self.note(sentence)
 
     def _give_back(self, databases: Databases) -> None:
@@ -124,6 +123,11 @@ class Testbed:
     def processes(self) -> list[RunningProcess]:
         """All processes of the learner's that were started here, oldest first, ended ones too."""
         return self._workspace.started
+
+    @property
+    def events(self) -> list[tuple[float, str]]:
+        """What was done to the traffic, with seconds of time.perf_counter."""
+        return self._events
 
     @property
     def requests(self) -> list[Sent]:

@@ -45,6 +45,11 @@ class Board:
         self._notice = self._broken = ""
         self._ended = False
 
+    @property
+    def lesson(self) -> Lesson | None:
+        """The lesson that is shown; None before the first grading."""
+        return self._lesson
+
     def begins(self, lesson: Lesson, were_green: Collection[str]) -> None:
         if self._ended:
             self._notice = ""
