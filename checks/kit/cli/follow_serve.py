@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Callable
 
@@ -23,10 +24,8 @@ async def follow_serve(shown: Callable[[], Lesson], panel: Requests) -> None:
         address = served.feed if served else ""
         panel.begins(lesson.number, bool(address))
         if address:
-            try:
+            with contextlib.suppress(OSError):  # it has just ended
                 await _read(address, panel, lesson, shown)
-            except OSError:  # it has just ended
-                continue
             panel.begins(lesson.number, False)
         await asyncio.sleep(LOOK_SECONDS)
 

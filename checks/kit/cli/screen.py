@@ -101,7 +101,7 @@ class Lines:
 class Page:
     """The first red verdict as soon as it is known, and below it one line that follows the checks.
 
-    `address` is that of the page of `workbook view`, if there is one.
+    `address` is a line that says where the page of `workbook view` is, if there is one.
     """
 
     def __init__(self) -> None:

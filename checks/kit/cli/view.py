@@ -74,7 +74,7 @@ async def page(
         screen.out.print(f"The page: {address}", soft_wrap=True)
         screen.out.print("Anybody who has this address can read the page. Ctrl-C ends it.", style="dim", soft_wrap=True)
         if isinstance(screen, Page):
-            screen.address = address
+            screen.address = f"The page: {address}"
         if browser and _has_browser():
             # some commands for a browser end with it, and nobody is to wait for that
             Thread(target=webbrowser.open, args=(address,), daemon=True).start()

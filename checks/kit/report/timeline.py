@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from checks.kit.lessons.words import plural
 from checks.kit.report.long_lists import shorten_lists
 from checks.kit.service.process import Sent
+from checks.kit.testbed.steps import HELD
 
 if TYPE_CHECKING:
     from checks.kit.wire import Recording
@@ -66,13 +67,16 @@ class Timeline:
 def timeline(
     seen: Recording, requests: Iterable[Sent], events: Iterable[tuple[float, str]], now: float
 ) -> Timeline | None:
-    """What happened until `now`; None if nothing did. Times are seconds of time.perf_counter."""
+    """What happened until `now`; None if nothing did. Times are seconds of time.perf_counter.
+
+    That a statement is held is said of the statement, and is no event besides.
+    """
     statements = seen.for_display
     several = len({statement.process for statement in statements}) > 1
     begins: list[tuple[float, Statement | Sent | str]] = [
         *((statement.started, statement) for statement in statements),
         *((sent.began, sent) for sent in requests),
-        *events,
+        *((at, sentence) for at, sentence in events if not sentence.startswith(HELD)),
     ]
     begins.sort(key=lambda pair: pair[0])
     shown = begins[-MAX_SPANS:]
