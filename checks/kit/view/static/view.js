@@ -36,7 +36,7 @@ document.addEventListener("click", (event) => {
 });
 
 for (const each of document.querySelectorAll("[data-wide]")) {
-  each.open = matchMedia("(min-width: 60rem)").matches;
+  each.open = matchMedia(`(min-width: ${each.dataset.wide})`).matches;
 }
 
 const events = new EventSource("events");
