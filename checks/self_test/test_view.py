@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -221,6 +222,13 @@ async def test_changes_arrive_and_the_stream_ends_with_the_command() -> None:
         ("checks", "<ol></ol>"),
         ("head", "three"),
     ]
+
+
+async def test_a_browser_that_is_opened_at_once_is_not_refused() -> None:
+    async with serving(Regions(), lambda action: False, "workbook view 1") as address:
+        host, port = httpx.URL(address).host, httpx.URL(address).port
+        with socket.create_connection((host, port or 0), timeout=10):  # before the server had a turn
+            pass
 
 
 async def test_a_slow_browser_gets_the_newest() -> None:

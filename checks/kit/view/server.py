@@ -37,6 +37,7 @@ async def serving(regions: Regions, act: Callable[[str], bool], command: str) ->
     token = secrets.token_urlsafe(16)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
+        listener.listen()  # now, so that a browser which is opened at once waits for the server instead of giving up
         config = uvicorn.Config(
             Guard(_app(regions, act, command, token), token),
             lifespan="off",
