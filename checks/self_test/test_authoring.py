@@ -510,7 +510,15 @@ def test_a_change_affects_what_is_made_of_it() -> None:
     assert labels("checks/kit/wire/tap.py") == "everything"
     assert labels("checks/kit/testbed/shop.py", "README.md") == "everything"
     assert labels("pyproject.toml") == "everything"
-    assert labels("checks/kit/cli/main.py", "checks/kit/authoring/carry.py", "checks/self_test/conftest.py") == {}
+    assert (
+        labels(
+            "checks/kit/cli/main.py",
+            "checks/kit/view/board.py",
+            "checks/kit/authoring/carry.py",
+            "checks/self_test/conftest.py",
+        )
+        == {}
+    )
     assert labels("lessons/lesson_01/README.md", "checks/lesson_01/hints.toml", "notebooks/lesson_01.ipynb") == {}
     assert labels("checks/lesson_04/test_pool.py") == {4: None}
     assert labels("lessons/lesson_04/lesson.toml", "checks/lesson_04/variants/wrong_no_ping.patch") == {4: None}

@@ -54,6 +54,7 @@ MAKES_NO_DIFFERENCE = (
     "checks/lesson_00/__pycache__/test_start.cpython-311.pyc",
     "checks/kit/notebook.py",
     "checks/kit/cli/grade.py",
+    "checks/kit/view/static/view.css",
     "checks/kit/submissions/results/page.html",
     "checks/kit/authoring/template/lesson.toml",
     "checks/kit/wire/__pycache__/connection.cpython-311.pyc",

@@ -132,3 +132,14 @@ def test_lines_that_repeat_are_shown_once() -> None:
         "INFO 12:00:00 127.0.0.1:50000 GET /health 503  ×5",
         *("order 1", "order 2"),
     ]
+
+
+def test_the_address_of_the_page_for_the_browser_stays_below_the_title() -> None:
+    lesson, page = find_lesson(1), page_of(24, 80)
+    page.address = f"The page: http://127.0.0.1:40000/{'x' * 22}/"
+    page.begins(lesson, ())
+    page.ended(live(lesson, 3))
+    rows = shown(page)
+    assert len(rows) <= 24
+    assert rows[1] == page.address
+    assert any("What happened" in row for row in rows)

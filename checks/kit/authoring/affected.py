@@ -14,7 +14,7 @@ from checks.kit.lessons.variants import variants
 EVERYTHING = re.compile(
     r"pyproject\.toml|checks/__init__\.py|checks/kit/(__init__\.py|(grading|testbed|wire|service|postgres|report|lessons)/.*)"
 )
-"""What every verdict depends on. The command line, submissions, authoring and notebook.py grade nothing themselves."""
+"""What every verdict depends on. The command line, its page, submissions, authoring and notebook.py grade nothing."""
 
 PART = re.compile(
     r"(?P<folder>lessons|solutions|checks)/lesson_(?P<number>\d+)/(variants/(?P<variant>\w+)\.patch$)?(?P<file>.*)"

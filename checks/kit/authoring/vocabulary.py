@@ -111,7 +111,7 @@ WORDS = (
         "testbed",
         Testbed,
         "the fixture, which other fixtures ask for; checks seldom do.",
-        without=("evidence", "started", "outside", "open_services"),
+        without=("evidence", "events", "requests", "started", "outside", "open_services"),
     ),
 )
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import typer
 
-from checks.kit.lessons.code_state import SOURCE
-from checks.kit.lessons.errors import WorkbookError
+from checks.kit.lessons.compare import difference_to_solution, unified
 from checks.kit.lessons.lesson import Lesson
 from checks.kit.lessons.original import handed_out
-from checks.kit.lessons.patches import Tree, read_tree, write_tree
+from checks.kit.lessons.patches import read_tree, write_tree
 from checks.kit.lessons.paths import STATE, display_path
 from checks.kit.lessons.progress import Progress
 from checks.kit.report import terminal
@@ -51,34 +50,21 @@ def _keep_copy(folder: Path) -> Path:
 
 def diff(lesson: Lesson, peek: bool) -> None:
     """Prints the difference from the learner's files to the solution's, file by file."""
-    if not lesson.solution.is_dir():
-        raise WorkbookError(f"There is no {display_path(lesson.solution)} in this checkout to compare with.")
-    if not peek and not Progress().passed(lesson.name, [entry.name for entry in lesson.checks]):
-        raise WorkbookError(
-            f"Lesson {lesson.number} does not pass yet, and the solution would spoil it. "
-            f"A hint: workbook hint {lesson.number}. To see it all the same: workbook diff {lesson.number} --peek"
-        )
-    if _show_difference(read_tree(lesson.folder), read_tree(lesson.solution), "yours", "solution"):
-        return
-    terminal.console().print("Your files are the solution's, to the letter.")
+    if not _print(difference_to_solution(lesson, peek)):
+        terminal.console().print("Your files are the solution's, to the letter.")
 
 
 def diff_mine(lesson: Lesson) -> None:
     """Prints what the learner changed since the lesson was handed out."""
-    if not _show_difference(handed_out(lesson), read_tree(lesson.folder), "handed-out", "yours"):
+    if not _print(unified(handed_out(lesson), read_tree(lesson.folder), "handed-out", "yours")):
         terminal.console().print(f"{display_path(lesson.folder)} is as it was handed out.")
 
 
-def _show_difference(old: Tree, new: Tree, old_name: str, new_name: str) -> bool:
-    """Whether there is one, in source files; what an app wrote into its folder is left out."""
+def _print(lines: Iterator[str]) -> bool:
+    """Whether there are any."""
     out = terminal.console()
-    differs = False
-    for name in sorted(old.keys() | new.keys()):
-        if name in ("README.md", "lesson.toml") or not name.endswith(SOURCE):
-            continue
-        before, after = (tree.get(name, b"").decode(errors="replace").splitlines() for tree in (old, new))
-        for line in difflib.unified_diff(before, after, f"{old_name}/{name}", f"{new_name}/{name}", lineterm=""):
-            differs = True
-            style = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1], "")
-            out.print(line, style=style, soft_wrap=True)
-    return differs
+    printed = False
+    for line in lines:
+        printed = True
+        out.print(line, style={"+": "green", "-": "red", "@": "cyan"}.get(line[:1], ""), soft_wrap=True)
+    return printed

@@ -22,6 +22,9 @@ app = typer.Typer(
 )
 
 Number = Annotated[str, typer.Argument(help="The lesson's number, such as 1.", metavar="LESSON", show_default=False)]
+NextNumber = Annotated[
+    str | None, typer.Argument(help="The lesson; the next one if left out.", metavar="LESSON", show_default=False)
+]
 Target = Annotated[str, typer.Option(help="Whose code: lessons (yours), solutions, or a folder.")]
 
 
@@ -60,16 +63,28 @@ def overview(context: typer.Context) -> None:
         module.show()
 
 
-@app.command(epilog="Examples: workbook watch; workbook watch 3; workbook watch 3 | cat")
+@app.command(epilog="Examples: workbook watch; workbook watch 3 --view; workbook watch 3 | cat")
 def watch(
-    number: Annotated[
-        str | None, typer.Argument(help="The lesson; the next one if left out.", metavar="LESSON", show_default=False)
-    ] = None,
+    number: NextNumber = None,
+    view: Annotated[bool, typer.Option("--view", help="Show it on a page in the browser as well.")] = False,
 ) -> None:
     """Grades a lesson again on every save, what failed last first; keys give hints and more."""
     from checks.kit.cli import watch as module
 
-    module.watch(find_lesson(number) if number is not None else None)
+    options = module.Options(page=view, browser=view)
+    module.watch(find_lesson(number) if number is not None else None, options)
+
+
+@app.command(epilog="Examples: workbook view; workbook view 3; workbook view 3 --no-browser")
+def view(
+    number: NextNumber = None,
+    browser: Annotated[bool, typer.Option(help="Open the page; otherwise its address is printed.")] = True,
+) -> None:
+    """Grades a lesson again on every save, and shows it on a page in the browser; Ctrl-C ends it."""
+    from checks.kit.cli import watch as module
+
+    options = module.Options(page=True, browser=browser, brief=True)
+    module.watch(find_lesson(number) if number is not None else None, options)
 
 
 @app.command(epilog="Example: workbook skip 1")

@@ -21,8 +21,8 @@ KEYS = "h hint · v more · r run · n next · l list · d diff · c cost · x r
 WAS_GREEN = "It passed at the last run."
 
 
-class Screen(Protocol):
-    out: Console
+class Viewer(Protocol):
+    """Whatever shows the events of `watch`: the terminal, and the page of `workbook view`."""
 
     def begins(self, lesson: Lesson, were_green: Collection[str]) -> None:
         """A grading has begun; `were_green` are the checks that passed at the last run."""
@@ -36,8 +36,20 @@ class Screen(Protocol):
     def ended(self, live_report: LiveReport) -> None:
         """All checks have ended."""
 
+    def broke(self, text: str) -> None:
+        """The grading has ended before its first check; `text` is what pytest printed."""
+
     def notice(self, sentence: str) -> None:
         """Something has to be known that is not about a check."""
+
+    def progressed(self) -> None:
+        """A hint was given, or the lesson was put back to how it was handed out."""
+
+
+class Screen(Viewer, Protocol):
+    """The terminal, in which somebody may also press keys."""
+
+    out: Console
 
     def said(self) -> None:
         """Something else was printed through `out`."""
@@ -70,8 +82,14 @@ class Lines:
             terminal.verdicts(self.out, live_report.report, in_full=False)
             terminal.summary(self.out, live_report.report, next_step(live_report.report))
 
+    def broke(self, text: str) -> None:
+        self.out.print(text, style="red")
+
     def notice(self, sentence: str) -> None:
         self.out.print(f"\n{sentence}", style="bold red")
+
+    def progressed(self) -> None:
+        return
 
     def said(self) -> None:
         return
@@ -81,10 +99,14 @@ class Lines:
 
 
 class Page:
-    """The first red verdict as soon as it is known, and below it one line that follows the checks."""
+    """The first red verdict as soon as it is known, and below it one line that follows the checks.
+
+    `address` is a line that says where the page of `workbook view` is, if there is one.
+    """
 
     def __init__(self) -> None:
         self.out = terminal.console()
+        self.address = ""
         self._lesson: Lesson | None = None
         self._live_report: LiveReport | None = None
         self._ended = False
@@ -114,9 +136,16 @@ class Page:
         self._live_report, self._ended = live_report, True
         self._draw()
 
+    def broke(self, text: str) -> None:
+        self.out.print(text, style="red")
+        self._keys()
+
     def notice(self, sentence: str) -> None:
         self._notice = sentence
         self._draw()
+
+    def progressed(self) -> None:
+        return
 
     def said(self) -> None:
         if self._ended:
@@ -133,6 +162,8 @@ class Page:
         if self._lesson:
             title = f"Bookshop · lesson {self._lesson.number:02} · {self._lesson.title}"
             self.out.print(_fit(title, self.out.width), style="bold")
+        address = wrapped(self.out, self.address) if self.address else []
+        self._print(address)
         notice = wrapped(self.out, self._notice) if self._notice else []
         for row in notice:
             self.out.print(row, style="bold red", soft_wrap=True)
@@ -140,7 +171,7 @@ class Page:
         if report:
             keys = len(self._key_rows()) if self._ended else 0
             # the heading, and the row of the progress or the one in which the cursor stays below the keys
-            self._failures(report, self.out.height - 2 - len(notice) - len(below) - keys)
+            self._failures(report, self.out.height - 2 - len(address) - len(notice) - len(below) - keys)
         if not self._ended:
             self._progress()
         elif report:

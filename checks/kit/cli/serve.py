@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import functools
 import importlib.util
+import json
 import os
 import signal
 import socket
 import sys
+from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from checks.kit.cli.file_watcher import watch_saves
+from checks.kit.cli.serve_feed import Feed
 from checks.kit.cli.serve_screen import DEBUG_PORT, Screen
 from checks.kit.cli.served_database import ServedDatabase, offer
 from checks.kit.cli.served_processes import Processes, base_name, start_processes
@@ -80,12 +83,17 @@ async def _serve(runtime: Runtime, lesson: Lesson, folder: Path, options: Option
     async with AsyncExitStack() as stack:
         testbed = await stack.enter_async_context(open_testbed(runtime, lesson, folder, filled=True))
         screen = Screen(out, lesson, folder, testbed.seen, testbed.wire, tracebacks=options.tracebacks)
+        feed = Feed(folder)
+        stack.callback(feed.close)
         testbed.wire.subscribe(on_statement=screen.statement_done, on_connection=screen.connection)
+        testbed.wire.subscribe(on_statement=feed.statement_done)
         guests = await stack.enter_async_context(runtime.proxy())  # what they do is not shown among the app's own
         server = runtime.server()
         url = testbed.database.url(guests.host, guests.port, scheme="postgresql")
-        stack.enter_context(offer(lesson, ServedDatabase(url, server.summary, str(server.binaries or ""))))
-        events = await asyncio.start_server(screen.on_request, "127.0.0.1", 0)
+        address = await feed.open(runtime.scratch / "feed.sock")
+        stack.enter_context(offer(lesson, ServedDatabase(url, server.summary, str(server.binaries or ""), address)))
+        tell = functools.partial(_tell, (screen.request_event, feed.request_event))
+        events = await asyncio.start_server(tell, "127.0.0.1", 0)
         stack.callback(events.close)
         saving = asyncio.create_task(_saves(folder, happened, out))
         stack.callback(saving.cancel)
@@ -94,10 +102,12 @@ async def _serve(runtime: Runtime, lesson: Lesson, folder: Path, options: Option
         await testbed.open_services({})
         for env, service in testbed.services.items():
             service.on_end.append(functools.partial(screen.called, service.name))
+            service.on_end.append(functools.partial(feed.called, service.name))
             out.print(f"The {service.name}, at {env}: {service.url}", style="dim", soft_wrap=True)
         host, port = events.sockets[0].getsockname()
         again = True
         while again:
+            feed.starts()
             starting = start_processes(
                 testbed,
                 workers=1,
@@ -110,6 +120,17 @@ async def _serve(runtime: Runtime, lesson: Lesson, folder: Path, options: Option
             while not happened.empty():  # what was saved before the next start is in it
                 again = happened.get_nowait() != "stop" and again
     await runtime.aclose()
+
+
+async def _tell(
+    listeners: Iterable[Callable[[dict[str, Any]], None]], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    """Passes on the lines from the app's process; see RequestEvents."""
+    async for line in reader:
+        event = json.loads(line)
+        for listener in listeners:
+            listener(event)
+    writer.close()
 
 
 def _terminal() -> str:

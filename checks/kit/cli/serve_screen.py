@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from checks.kit.cli.served_processes import base_name
 from checks.kit.cli.tracebacks import fold
@@ -90,21 +88,18 @@ class Screen:
         """Prints what an outside service was asked and what it returned."""
         self.out.print(f"  → {service}: {call}  ← {call.outcome}", style="cyan", soft_wrap=True)
 
-    async def on_request(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Lines from the app's process; see RequestEvents."""
-        async for line in reader:
-            event = json.loads(line)
-            self.logged()  # what the app printed before this belongs to what happened before
-            if "debugger" in event:
-                self._waits()
-            elif "request" in event:
-                self._requests[event["id"]] = Request(event["request"], len(self._seen.statements))
-                self.out.print(f"\n→ {event['request']}", style="bold")
-            elif "status" in event:
-                self._responded(self._requests[event["id"]], event["status"])
-            else:
-                self._ended(self._requests.pop(event["id"]), event["error"])
-        writer.close()
+    def request_event(self, event: dict[str, Any]) -> None:
+        """A line from the app's process; see RequestEvents."""
+        self.logged()  # what the app printed before this belongs to what happened before
+        if "debugger" in event:
+            self._waits()
+        elif "request" in event:
+            self._requests[event["id"]] = Request(event["request"], len(self._seen.statements))
+            self.out.print(f"\n→ {event['request']}", style="bold")
+        elif "status" in event:
+            self._responded(self._requests[event["id"]], event["status"])
+        else:
+            self._ended(self._requests.pop(event["id"]), event["error"])
 
     def _waits(self) -> None:
         self.out.print(

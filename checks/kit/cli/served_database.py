@@ -1,4 +1,4 @@
-"""The database of a running `workbook serve`, which `workbook psql` of the same lesson opens, too."""
+"""What a running `workbook serve` offers: its database to `workbook psql`, and what it shows to `workbook view`."""
 
 from __future__ import annotations
 
@@ -19,11 +19,15 @@ FOLDER = STATE / "run"
 
 @dataclass(frozen=True, slots=True)
 class ServedDatabase:
-    """`url` is for psql and other clients; `binaries` is the folder of the server's programs, if it has its own."""
+    """`url` is for psql and other clients; `binaries` is the folder of the server's programs, if it has its own.
+
+    `feed` is the socket on which `workbook serve` tells what it shows, if there is one.
+    """
 
     url: str
     server: str
     binaries: str = ""
+    feed: str = ""
 
 
 @contextlib.contextmanager

@@ -8,13 +8,15 @@ import errno
 import itertools
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from checks.kit.cli import cost, files
 from checks.kit.cli.file_watcher import watch_saves
-from checks.kit.cli.screen import Lines, Page, Screen
+from checks.kit.cli.screen import Lines, Page, Screen, Viewer
 from checks.kit.cli.verdict_rows import wrapped
+from checks.kit.cli.view import Brief, page
 from checks.kit.grading.pool import GraderPool, graders
 from checks.kit.lessons.errors import WorkbookError
 from checks.kit.lessons.git import restore_advice
@@ -29,12 +31,21 @@ from checks.kit.service.app import AppDidNotStart
 from checks.kit.service.launcher import Process
 
 
-def watch(lesson: Lesson | None) -> None:
+@dataclass(frozen=True, slots=True)
+class Options:
+    """`page`: there is a page for the browser, too. `browser`: it is opened. `brief`: the terminal says little."""
+
+    page: bool = False
+    browser: bool = False
+    brief: bool = False
+
+
+def watch(lesson: Lesson | None, options: Options = Options()) -> None:
     """Runs until q, Ctrl-C, or the terminal is closed."""
-    on_terminal = sys.stdin.isatty() and sys.stdout.isatty() and not terminal.plain()
-    screen: Screen = Page() if on_terminal else Lines()
+    on_terminal = sys.stdin.isatty() and sys.stdout.isatty() and not terminal.plain() and not options.brief
+    screen: Screen = Brief() if options.brief else Page() if on_terminal else Lines()
     try:
-        asyncio.run(_watch(lesson or _next_lesson(), screen, on_terminal))
+        asyncio.run(_watch(lesson or _next_lesson(), screen, on_terminal, options))
     except OSError as error:
         if error.errno not in (errno.EIO, errno.EPIPE):  # those say that nobody is there to read
             raise
@@ -48,17 +59,21 @@ def _next_lesson() -> Lesson:
     return next(opened, known[-1])
 
 
-async def _watch(lesson: Lesson, screen: Screen, on_terminal: bool) -> None:
+async def _watch(lesson: Lesson, screen: Screen, on_terminal: bool, options: Options) -> None:
     events: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
     loop = asyncio.get_running_loop()
     for name, event in (("SIGINT", "quit"), ("SIGTERM", "quit"), ("SIGHUP", "quit"), ("SIGWINCH", "resized")):
         if hasattr(signal, name) and sys.platform != "win32":
             loop.add_signal_handler(getattr(signal, name), events.put_nowait, (event, None))
-    screen.out.print("PostgreSQL and the graders are starting …", style="dim")
-    async with graders() as warm:
+    async with contextlib.AsyncExitStack() as stack:
+        viewers: list[Viewer] = []
+        if options.page:
+            viewers.append(await stack.enter_async_context(page(lesson, screen, events, browser=options.browser)))
+        screen.out.print("PostgreSQL and the graders are starting …", style="dim")
+        warm = await stack.enter_async_context(graders())
         saving = asyncio.create_task(_saves(events))
         with _keyboard(events) if on_terminal else contextlib.nullcontext():
-            grading = Loop(screen, warm, events)
+            grading = Loop(screen, warm, events, viewers)
             try:
                 await grading.run(lesson)
             finally:
@@ -93,10 +108,17 @@ def _keyboard(events: asyncio.Queue[tuple[str, Any]]) -> Any:
 
 
 class Loop:
-    """One event after another: saves, keys, and what the running grader tells."""
+    """One event after another: saves, keys, what the page asks for, and what the running grader tells.
 
-    def __init__(self, screen: Screen, warm: GraderPool, events: asyncio.Queue[tuple[str, Any]]) -> None:
+    The terminal and the `others` hear the same of it.
+    """
+
+    def __init__(
+        self, screen: Screen, warm: GraderPool, events: asyncio.Queue[tuple[str, Any]], others: Sequence[Viewer] = ()
+    ) -> None:
         self._screen = screen
+        self._others = others
+        self._viewers: Sequence[Viewer] = (screen, *others)
         self._warm = warm
         self._events = events
         self._process: Process | None = None
@@ -121,17 +143,24 @@ class Loop:
         elif event == "key":
             with self._telling_errors():
                 await self._key(value)
+        elif event == "grade":
+            await self._grade()
+        elif event == "open":
+            self._lesson = value
+            await self._grade()
         elif event == "resized":
             self._screen.resized()
         elif event == "lost":
-            self._screen.notice(value)
+            for viewer in self._viewers:
+                viewer.notice(value)
         elif event == "told" and value[0] is self._live_report:
             live_report, line = value
             result = live_report.feed(line)
-            if result:
-                self._screen.result(live_report, result)
-            else:
-                self._screen.check(live_report)
+            for viewer in self._viewers:
+                if result:
+                    viewer.result(live_report, result)
+                else:
+                    viewer.check(live_report)
         elif event == "ended" and value is self._live_report:
             self._ended()
 
@@ -149,7 +178,10 @@ class Loop:
             folder = self._lesson.folder
             if name == self._lesson.name:
                 gone = f"{display_path(folder)} is gone.{restore_advice(folder)}"
-                self._screen.out.print(f"\n{error if folder.is_dir() else gone}", style="red")
+                said = str(error) if folder.is_dir() else gone
+                self._screen.out.print(f"\n{said}", style="red")
+                for viewer in self._others:
+                    viewer.notice(said)
             return
         await self._grade()
 
@@ -158,7 +190,8 @@ class Loop:
         await self.stop()
         known = Progress().outcomes(self._lesson.name)
         green = {name for name, outcome in known.items() if outcome == Outcome.PASSED}
-        self._screen.begins(self._lesson, self._green.setdefault(self._lesson.name, green))
+        for viewer in self._viewers:
+            viewer.begins(self._lesson, self._green.setdefault(self._lesson.name, green))
         number = next(self._numbers)
         live_report = self._live_report = LiveReport()
         address, receiver = await self._listen(live_report, number)
@@ -183,7 +216,8 @@ class Loop:
         self._events.put_nowait(("ended", live_report))
 
     def _ended(self) -> None:
-        self._screen.ended(self._live_report)
+        for viewer in self._viewers:
+            viewer.ended(self._live_report)
         green = self._green[self._lesson.name] = set(self._green.get(self._lesson.name, ()))
         for result in self._live_report.report.results if self._live_report.report else []:
             if result.outcome is Outcome.PASSED:
@@ -192,8 +226,8 @@ class Loop:
                 green.discard(result.name)
         if self._live_report.report is None:  # it came to no check: pytest's own words say why
             text = self._log.read_text(encoding="utf-8", errors="replace").strip()
-            self._screen.out.print("\n".join(text.splitlines()[-20:]), style="red")
-            self._screen.said()
+            for viewer in self._viewers:
+                viewer.broke("\n".join(text.splitlines()[-20:]))
 
     async def stop(self) -> None:
         """Ends the running grader, its apps and its databases' connections with it."""
@@ -225,6 +259,7 @@ class Loop:
                 cost.show(out, *await cost.measure(self._lesson, self._lesson.folder, self._warm.environ))
             elif key == "h":
                 hints.show(self._lesson, "", False)
+                self._progressed()
             elif key == "v":
                 self._whole_verdict()
             elif key == "d":
@@ -241,6 +276,11 @@ class Loop:
     def _reset(self) -> None:
         files.reset(self._lesson, True)
         self._green.pop(self._lesson.name, None)  # what passed before is no regression now
+        self._progressed()
+
+    def _progressed(self) -> None:
+        for viewer in self._viewers:
+            viewer.progressed()
 
     def _whole_verdict(self) -> None:
         """The verdict on the page, without what the page had no room for."""

@@ -15,7 +15,7 @@ from checks.kit.report.model import Place
 from checks.kit.report.places import MAX_PLACES, endpoint_place, places, tail
 from checks.kit.service.app import AppDidNotStart
 from checks.kit.service.start_failure import without_dump
-from checks.kit.testbed.evidence import Evidence, Line
+from checks.kit.testbed.evidence import ON_THE_WIRE, Evidence, Line
 
 if TYPE_CHECKING:
     from checks.kit.testbed.testbed import Testbed
@@ -131,7 +131,7 @@ def _statements(seen: Recording) -> Evidence:
         lines.append(
             Line(text[:MAX_TEXT], f"{statement.process} #{number}" if several else f"#{number}", result[:MAX_TEXT])
         )
-    return Evidence("On the wire", _folded(lines))
+    return Evidence(ON_THE_WIRE, _folded(lines))
 
 
 def _folded(lines: Sequence[Line]) -> list[Line]:

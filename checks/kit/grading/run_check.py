@@ -15,6 +15,7 @@ from checks.kit.grading.evidence import MAX_TEXT, logs_of, place_of_frames, plac
 from checks.kit.lessons.lesson import Lesson, sentence
 from checks.kit.postgres.errors import PostgresUnavailable
 from checks.kit.report.model import CheckFailed, Finding, Outcome, Place, Result
+from checks.kit.report.timeline import timeline
 from checks.kit.service.app import AppDidNotStart, NoResponse, UnexpectedResponse
 from checks.kit.service.launcher import ForkServerEnded
 from checks.kit.service.machine import busy
@@ -114,6 +115,8 @@ def _record(result: Result, error: BaseException, folder: Path, testbed: Testbed
     elif isinstance(error, AppDidNotStart) and (busy := place_of_frames(error.frames, folder)):
         result.places = [busy]
     result.evidence = sections(testbed, logs, folder)
+    if testbed is not None:
+        result.timeline = timeline(testbed.seen, testbed.requests, testbed.events, time.perf_counter())
 
 
 def _ended(testbed: Testbed, error: BaseException) -> str:

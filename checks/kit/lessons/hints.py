@@ -1,4 +1,4 @@
-"""Which checks have hints, and which one a hint is about."""
+"""Which checks have hints, which one a hint is about, and how many the learner had."""
 
 from __future__ import annotations
 
@@ -43,3 +43,9 @@ def choose_check(lesson: Lesson, wanted: str, progress: Progress) -> str:
         )
     failed = [name for name in open_ones if outcomes.get(name) == "failed"]
     return (failed or open_ones)[0]
+
+
+def give_hint(lesson: Lesson, check: str, progress: Progress) -> None:
+    """Notes that the learner has the next hint about a check, if there is one more."""
+    if progress.hints(lesson.name, check) < len(lesson.hints[check]):
+        progress.give_hint(lesson.name, check)

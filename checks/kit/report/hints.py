@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from checks.kit.lessons.hints import choose_check
+from checks.kit.lessons.hints import choose_check, give_hint
 from checks.kit.lessons.lesson import Lesson
 from checks.kit.lessons.progress import Progress
 from checks.kit.report import terminal
@@ -13,8 +13,8 @@ def show(lesson: Lesson, wanted: str, again: bool, more: str = "workbook hint {n
     progress = Progress()
     name = choose_check(lesson, wanted, progress)
     tiers = lesson.hints[name]
-    if not again and progress.hints(lesson.name, name) < len(tiers):
-        progress.give_hint(lesson.name, name)
+    if not again:
+        give_hint(lesson, name, progress)
     had = progress.hints(lesson.name, name)
     out = terminal.console()
     out.print(f"Lesson {lesson.number:02} · {name}", style="bold")

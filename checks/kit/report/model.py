@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from checks.kit.report.timeline import Timeline
 from checks.kit.testbed.evidence import Evidence, Line
 
 
@@ -48,7 +49,8 @@ class Result:
 
     `steps` is what it did, in order. `evidence` and `places` (lines of the learner's code, newest first) are there
     where it did not pass. `blocked_by` is what a blocked check needs, as text. `blocks_lesson`: the app did not start,
-    so that no other check of the lesson can say anything. `seconds` is wall time, for the reader's interest only.
+    so that no other check of the lesson can say anything. `seconds` is wall time, for the reader's interest only, and
+    `timeline` is for the page of `workbook view` only; no file has it.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Result:
     blocked_by: str = ""
     blocks_lesson: bool = False
     seconds: float = 0.0
+    timeline: Timeline | None = None
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> Result:
@@ -76,6 +79,7 @@ class Result:
                     for section in raw["evidence"]
                 ],
                 "places": [Place(**place) for place in raw["places"]],
+                "timeline": Timeline.from_dict(raw["timeline"]) if raw.get("timeline") else None,
             }
         )
 
@@ -131,7 +135,10 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """For `--report-json`: `{"lesson", "title", "target", "notebook", "postgres", "results": [...]}`."""
-        return asdict(self)
+        raw = asdict(self)
+        for result in raw["results"]:
+            del result["timeline"]
+        return raw
 
 
 class CheckFailed(AssertionError):

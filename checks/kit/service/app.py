@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import json
 import shlex
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Generator, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from urllib.parse import unquote, urlencode
 from checks.kit.service.inside.endpoint_header import HEADER
 from checks.kit.service.inside.spec import AppSpec, split
 from checks.kit.service.launcher import RESPONSE_TIMEOUT
-from checks.kit.service.process import Exit, Note, RunningProcess, Workspace, ignore
+from checks.kit.service.process import Exit, Note, RunningProcess, Sent, Workspace, ignore
 from checks.kit.service.start_failure import dumped_frames, how_it_ended, likely_cause, without_dump
 
 if TYPE_CHECKING:
@@ -157,11 +157,19 @@ class StreamingResponse:
 class App:
     """A running app. `process` is its main process, which a check may signal or kill."""
 
-    def __init__(self, process: RunningProcess, client: httpx.AsyncClient, listen: str, note: Note = ignore) -> None:
+    def __init__(
+        self,
+        process: RunningProcess,
+        client: httpx.AsyncClient,
+        listen: str,
+        note: Note = ignore,
+        requests: list[Sent] | None = None,
+    ) -> None:
         self.process = process
         self._listen = listen
         self._client = client
         self._note = note
+        self._requests = [] if requests is None else requests
 
     @property
     def log(self) -> str:
@@ -176,32 +184,44 @@ class App:
         import httpx
 
         what = f"{method} {path}"
-        note = functools.partial(self._note, detail=_curl(method, path, options), is_response=True)
+        detail = _curl(method, path, options)
         limit = options.get("timeout", RESPONSE_TIMEOUT)
         if self._client.is_closed:
             raise NoResponse(f"{what} was not sent: this app has been ended. Start another one.")
+        note = self._sent(what)
         try:
             async with self._client.stream(method, path, **options) as response:
                 body = await _body(response)
         except httpx.TimeoutException:
-            note(f"{what} → no response within {limit:g} s")
+            note(f"no response within {limit:g} s", detail=detail)
             raise NoResponse(f"{what} got no response within {limit:g} s.") from None
         except (httpx.TransportError, httpx.DecodingError) as error:
-            note(f"{what} → connection broke")
+            note("connection broke", detail=detail)
             raise NoResponse(f"{what} got no response: the app closed the connection ({error}).") from None
         except _TooLong:
-            note(f"{what} → {response.status_code}, and a body without end")
+            note(f"{response.status_code}, and a body without end", detail=detail)
             raise NoResponse(
                 f"{what} got a response of more than {MAX_BODY_BYTES >> 20} MB; the client gave up."
             ) from None
         except asyncio.CancelledError:
-            note(f"{what} → the client hung up")
+            note("the client hung up", detail=detail)
             raise
-        note(f"{what} → {response.status_code}", endpoint=unquote(response.headers.pop(HEADER, "")))
+        note(str(response.status_code), detail=detail, endpoint=unquote(response.headers.pop(HEADER, "")))
         if response.status_code >= 500:  # the traceback is logged after the response; have it before anyone looks
             with contextlib.suppress(OSError, TimeoutError):
                 await self.flush()
         return Response(what, response.status_code, response.headers, _text(body, response.encoding))
+
+    def _sent(self, what: str) -> Callable[..., None]:
+        """Notes that a request begins now; what it returns is to be called with the outcome."""
+        sent = Sent(what, time.perf_counter())
+        self._requests.append(sent)
+
+        def note(outcome: str, **more: str) -> None:
+            sent.outcome, sent.ended = outcome, time.perf_counter()
+            self._note(f"{what} → {outcome}", is_response=True, **more)
+
+        return note
 
     async def get(self, path: str, **options: Any) -> Response:
         return await self.request("GET", path, **options)
@@ -230,9 +250,10 @@ class App:
         """
         import httpx
 
+        note = self._sent(f"GET {path}")
         try:
             async with self._client.stream("GET", path, **options) as response:
-                self._note(f"GET {path} → {response.status_code}, its body not read yet", is_response=True)
+                note(f"{response.status_code}, its body not read yet")
                 yield StreamingResponse(response)
         except httpx.TransportError as error:
             raise NoResponse(f"GET {path} got no whole response: {type(error).__name__}.") from None
@@ -330,7 +351,7 @@ async def running(
             trust_env=False,
             verify=False,
         )
-        yield App(process, await stack.enter_async_context(client), listen, workspace.note)
+        yield App(process, await stack.enter_async_context(client), listen, workspace.note, workspace.requests)
 
 
 def _curl(method: str, path: str, options: Mapping[str, Any]) -> str:

@@ -42,6 +42,19 @@ def ignore(sentence: str, *, detail: str = "", is_response: bool = False, endpoi
     """A Note that keeps nothing."""
 
 
+@dataclass(slots=True)
+class Sent:
+    """A request of a check: `began` and `ended` are seconds of time.perf_counter.
+
+    `outcome` is the status of the response, or says what happened instead.
+    """
+
+    what: str
+    began: float
+    ended: float | None = None
+    outcome: str = "no response yet"
+
+
 @dataclass(frozen=True, slots=True)
 class Exit:
     """How a process ended: its exit code (negative: ended by that signal) and the seconds it took."""
@@ -134,7 +147,8 @@ class Workspace:
     """Where the learner's processes run: one for each check, shared by all that the check starts.
 
     `folder` is the lesson's, `scratch` takes logs and sockets, `pycache` compiled files (None: there are none).
-    `note` receives what is done with the processes; `started` has all of them, oldest first.
+    `note` receives what is done with the processes; `started` has all of them, oldest first. `requests` are those that
+    were sent to the apps among them.
     """
 
     launcher: Launcher
@@ -143,6 +157,7 @@ class Workspace:
     pycache: Path | None = None
     note: Note = ignore
     started: list[RunningProcess] = field(default_factory=list)
+    requests: list[Sent] = field(default_factory=list)
     _names: Counter[str] = field(default_factory=Counter)
 
     def spec(self, env: Mapping[str, str], *command: str) -> ProcessSpec:

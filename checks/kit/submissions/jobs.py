@@ -23,7 +23,7 @@ GRADING_FILES = ("checks/kit/**/*", "checks/lesson_*/**/*", "lessons/**/*", "pyp
 """Patterns of the files on which a verdict may depend."""
 
 NOT_GRADING = (
-    "checks/kit/cli", "checks/kit/submissions", "checks/kit/authoring", "checks/kit/notebook.py",
+    "checks/kit/cli", "checks/kit/view", "checks/kit/submissions", "checks/kit/authoring", "checks/kit/notebook.py",
     "checks/lesson_*/variants", "checks/lesson_*/handed_out.patch",
 )  # fmt: skip
 """Patterns of what is left out of these: it starts a grading, or shows the result, and cannot change a verdict."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+ON_THE_WIRE = "On the wire"
+"""The title of the section with the statements."""
+
 
 @dataclass(frozen=True, slots=True)
 class Line:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from checks.kit.lessons.errors import WorkbookError
 from checks.kit.service.app import START_TIMEOUT, App, AppDidNotStart, running
 from checks.kit.service.command import CompletedCommand, run_command
-from checks.kit.service.process import APP, RunningProcess
+from checks.kit.service.process import APP, RunningProcess, Sent
 from checks.kit.testbed.evidence import Evidence, Source, collect
 from checks.kit.testbed.runtime import Runtime, past_pgbouncer, settings
 from checks.kit.testbed.schema import explaining_rows, read_schema
@@ -67,6 +68,7 @@ class Testbed:
         self.lesson = lesson
         self.runtime = runtime
         self._workspace = runtime.workspace(folder, self.note)
+        self._events: list[tuple[float, str]] = []
         self._evidence: list[tuple[str, Source]] = []
         self._stack = AsyncExitStack()
         self._opening = asyncio.Lock()  # two processes may start at once
@@ -78,13 +80,17 @@ class Testbed:
             self.database = await databases.fresh()
             self._stack.callback(self._give_back, databases)
             self.wire = await self._stack.enter_async_context(self._open_wire())
-            self.wire.subscribe(on_fault=self.note)
+            self.wire.subscribe(on_fault=self._disturbed)
             self.seen = self._stack.enter_context(self.wire.watching())
             self._stack = self._stack.pop_all()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
+
+    def _disturbed(self, sentence: str) -> None:
+        self._events.append((time.perf_counter(), sentence))
+        self.note(sentence)
 
     def _give_back(self, databases: Databases) -> None:
         if not self._replaced:
@@ -119,6 +125,16 @@ class Testbed:
     def processes(self) -> list[RunningProcess]:
         """All processes of the learner's that were started here, oldest first, ended ones too."""
         return self._workspace.started
+
+    @property
+    def events(self) -> list[tuple[float, str]]:
+        """What was done to the traffic, with seconds of time.perf_counter."""
+        return self._events
+
+    @property
+    def requests(self) -> list[Sent]:
+        """The requests to the apps that were started here, in the order in which they were sent."""
+        return self._workspace.requests
 
     @property
     def url(self) -> str:

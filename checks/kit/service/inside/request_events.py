@@ -7,6 +7,7 @@ import itertools
 import json
 import logging
 import socket
+import time
 import traceback
 from typing import Any
 
@@ -14,9 +15,11 @@ from typing import Any
 class RequestEvents:
     """ASGI middleware that writes a line of JSON for what happens to each request, outside of the app.
 
-        {"id": 7, "request": "GET /books/1"}     it arrived
-        {"id": 7, "status": 500}                 the head of its response leaves
-        {"id": 7, "error": "Traceback ..."}      the app is done with it; the error is empty where it raised none
+        {"id": 7, "at": 1.2, "request": "GET /books/1"}     it arrived
+        {"id": 7, "at": 1.3, "status": 500}                 the head of its response leaves
+        {"id": 7, "at": 1.4, "error": "Traceback ..."}      the app is done with it; empty where it raised no error
+
+    `at` is seconds of time.perf_counter.
 
     uvicorn logs the same exceptions without their requests; it no longer does.
     """
@@ -57,4 +60,4 @@ class RequestEvents:
 
     def _tell(self, **event: object) -> None:
         with contextlib.suppress(OSError):  # nobody reads any more; that must not become an error of the app
-            self._events.sendall(json.dumps(event).encode() + b"\n")
+            self._events.sendall(json.dumps({"at": time.perf_counter(), **event}).encode() + b"\n")

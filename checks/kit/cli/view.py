@@ -1,0 +1,90 @@
+"""`workbook view` and `workbook watch --view`: the page in the browser, beside the terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import webbrowser
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from threading import Thread
+from typing import Any
+
+from checks.kit.cli.follow_serve import follow_serve
+from checks.kit.cli.screen import Page, Screen
+from checks.kit.lessons.lesson import Lesson
+from checks.kit.report import terminal
+from checks.kit.report.live import LiveReport
+from checks.kit.report.model import Result
+from checks.kit.report.next_step import next_step
+from checks.kit.view.board import Ask, Board
+from checks.kit.view.regions import Regions
+from checks.kit.view.requests import Requests
+from checks.kit.view.server import serving
+
+
+class Brief:
+    """The terminal of `workbook view`: a line for each grading, because the page says the rest."""
+
+    def __init__(self) -> None:
+        self.out = terminal.console()
+
+    def begins(self, lesson: Lesson, were_green: Collection[str]) -> None:
+        return
+
+    def check(self, live_report: LiveReport) -> None:
+        return
+
+    def result(self, live_report: LiveReport, result: Result) -> None:
+        return
+
+    def ended(self, live_report: LiveReport) -> None:
+        if report := live_report.report:
+            self.out.print(f"Lesson {report.lesson:02} · {report.tally()} · {next_step(report)}", soft_wrap=True)
+
+    def broke(self, text: str) -> None:
+        self.out.print(text, style="red")
+
+    def notice(self, sentence: str) -> None:
+        self.out.print(sentence, style="bold red", soft_wrap=True)
+
+    def progressed(self) -> None:
+        return
+
+    def said(self) -> None:
+        return
+
+    def resized(self) -> None:
+        return
+
+
+@asynccontextmanager
+async def page(
+    lesson: Lesson, screen: Screen, events: asyncio.Queue[tuple[str, Any]], *, browser: bool
+) -> AsyncIterator[Board]:
+    """The page while the block lasts. What its buttons ask for is put into `events`; its address is printed."""
+    regions = Regions()
+    ask = Ask(
+        grade=lambda: events.put_nowait(("grade", None)),
+        open=lambda other: events.put_nowait(("open", other)),
+    )
+    board = Board(regions, ask)
+    async with serving(regions, board.act, f"workbook view {lesson.number}") as address:
+        screen.out.print(f"The page: {address}", soft_wrap=True)
+        screen.out.print("Anybody who has this address can read the page. Ctrl-C ends it.", style="dim", soft_wrap=True)
+        if isinstance(screen, Page):
+            screen.address = f"The page: {address}"
+        if browser and _has_browser():
+            # some commands for a browser end with it, and nobody is to wait for that
+            Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+        following = asyncio.create_task(follow_serve(lambda: board.lesson or lesson, Requests(regions)))
+        try:
+            yield board
+        finally:
+            following.cancel()
+
+
+def _has_browser() -> bool:
+    """Whether a window can be opened; otherwise Python would look for a browser that takes over the terminal."""
+    return sys.platform in ("win32", "darwin") or any(map(os.environ.get, ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY")))
