@@ -12,8 +12,9 @@ import io
 import re
 from collections.abc import Iterable, Iterator
 
-from checks.kit.report.model import Outcome, Result
+from checks.kit.report.model import Outcome, Report, Result
 from checks.kit.report.safe_text import display_text
+from checks.kit.report.scores import scores
 from checks.kit.submissions.model import Gradebook
 from checks.kit.submissions.results.text import NOT_GRADED, absence
 
@@ -60,6 +61,18 @@ def by_lesson(gradebook: Gradebook) -> bytes:
                 ungraded = absence(learner, lesson) == NOT_GRADED
                 found, reason = ("yes", NOT_GRADED) if ungraded else ("no", "")
                 rows.append([*start, found, "", len(lesson.checks), reason, ""])
+    return _csv(rows)
+
+
+def by_subsystem(gradebook: Gradebook) -> bytes:
+    """subsystems.csv: `learner, source, lesson, subsystem, passed, of`; without a grade, `passed` is empty."""
+    rows: list[Row] = [["learner", "source", "lesson", "subsystem", "passed", "of"]]
+    for learner in gradebook.learners:
+        for lesson in gradebook.lessons:
+            grade = learner.grades.get(lesson.number)
+            for score in scores(lesson, grade.report if grade else Report(lesson.number, lesson.title, "")):
+                who: Row = [_text(learner.submission.learner), _text(learner.submission.source), lesson.number]
+                rows.append([*who, score.subsystem, score.passed if grade else "", score.of])
     return _csv(rows)
 
 
