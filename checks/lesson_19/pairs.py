@@ -1,0 +1,34 @@
+"""How much longer one app takes than another, whatever else the machine does meanwhile."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from checks.kit.report import expect
+
+if TYPE_CHECKING:
+    from checks.kit.service.app import App
+    from checks.lesson_19.traffic import Request
+
+PAIRS, WARM = 40, 6
+
+
+async def paired(app: App, reference: App, request: Request) -> tuple[float, float]:
+    """Seconds of the faster half of the requests to each. The two take turns, so both meet the same machine."""
+    method, path, options = request
+    times: dict[App, list[float]] = {app: [], reference: []}
+    for number in range(WARM + PAIRS):
+        for one, of_it in times.items():
+            began = time.perf_counter()
+            response = await one.request(method, path, **options)
+            if number >= WARM:
+                of_it.append(time.perf_counter() - began)
+            expect(
+                response.ok,
+                f"{response}. Expected: a success, in the app and in the reference.",
+                because="Nobody can buy.",
+                section="Catalogue",
+            )
+    ours, its = (sum(sorted(of_it)[: PAIRS // 2]) for of_it in times.values())
+    return ours, its
