@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checks.kit.testbed.fixtures import fixture
-from checks.lesson_15.fixtures import as_app, gateway, hosted, provider  # noqa: F401  (these are fixtures here, too)
+from checks.lesson_15.fixtures import as_app, gateway, provider  # noqa: F401  (these are fixtures here, too)
 from checks.lesson_19.rehearsal import Rehearsal
-from checks.lesson_19.world import open_world
+from checks.lesson_19.world import open_shops, open_world
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from checks.kit.testbed.outside_service import OutsideService
     from checks.kit.testbed.shop import Shop
     from checks.kit.testbed.testbed import Testbed
+    from checks.lesson_15.hosted import Hosted
+
+
+@fixture
+async def hosted(shop: Shop) -> AsyncIterator[tuple[Hosted, Hosted]]:
+    """Shops A and B with rows in all tables: `a, b = hosted`; `a.book`, `a.visit` and `await a.log_in(app)` are A's."""
+    yield await open_shops(shop, books=4, customers=3)
 
 
 @fixture

@@ -14,5 +14,15 @@ SELECT (SELECT min(id) FROM customers) + n % 50, 'shipped', 1 FROM generate_seri
 INSERT INTO order_lines (order_id, book_id, quantity, price_cents, shop_id)
 SELECT o.id, (SELECT min(id) FROM books) + o.id % 6000, 1, 1000, 1 FROM orders o;
 
-INSERT INTO outbox (order_id, recipient, total_cents, status, shop_id)
-SELECT o.id, 'customer' || o.id % 50 || '@example.com', 1000, 'sent', 1 FROM orders o;
+-- as the old release says it, which knows no kind of mail
+DO $$
+DECLARE
+    kind text := (SELECT column_name FROM information_schema.columns
+                   WHERE table_name = 'outbox' AND column_name = 'kind' AND column_default IS NULL AND is_nullable = 'NO');
+BEGIN
+    EXECUTE format(
+        $sql$INSERT INTO outbox (order_id, recipient, total_cents, status, shop_id %s)
+             SELECT id, 'customer' || id %% 50 || '@example.com', 1000, 'sent', 1 %s FROM orders$sql$,
+        ', ' || kind, $sql$, 'order_confirmation'$sql$ || left(kind, 0)
+    );
+END $$;

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from checks.kit.report import expect
+from checks.lesson_19.traffic import patiently
 
 if TYPE_CHECKING:
     from checks.kit.service.app import App
@@ -21,7 +22,7 @@ async def paired(app: App, reference: App, request: Request) -> tuple[float, flo
     for number in range(WARM + PAIRS):
         for one, of_it in times.items():
             began = time.perf_counter()
-            response = await one.request(method, path, **options)
+            response = await patiently(one, method, path, **options)
             if number >= WARM:
                 of_it.append(time.perf_counter() - began)
             expect(

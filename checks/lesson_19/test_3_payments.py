@@ -5,7 +5,7 @@ import asyncio
 from checks.kit.report import expect
 from checks.lesson_17.waiting import IN_TRANSACTION
 from checks.lesson_19 import audit
-from checks.lesson_19.traffic import patiently
+from checks.lesson_19.traffic import TIMEOUT, patiently
 
 STALLED = 3
 NEWEST = "SELECT max(id) FROM orders WHERE customer_id = $1"
@@ -16,8 +16,8 @@ async def test_a_payment_under_way_is_not_cancelled(rehearsal):
     a, b = await rehearsal.open()
     buyer = rehearsal.world.buyers[0]
     async with rehearsal.provider.hold() as held:
-        paying = a.start_request("POST", "/checkout", json=buyer.card(0, 1), headers=buyer.headers, timeout=60)
-        await held.arrived()
+        paying = a.start_request("POST", "/checkout", json=buyer.card(0, 1), headers=buyer.headers, timeout=TIMEOUT)
+        await held.arrived(timeout=TIMEOUT)
         order = await rehearsal.shop.value(NEWEST, buyer.customer)
         rehearsal.timeline.note(f"the charge of order {order} is under way at the provider")
         expect_refused(await rehearsal.cancel(buyer, order, b), "was under way at the provider")
@@ -62,10 +62,12 @@ async def test_a_slow_provider_stops_nobody(rehearsal):
     orders = [await rehearsal.pay(buyer, n) for n, buyer in enumerate(buyers[:STALLED])]
     async with rehearsal.provider.hold(lambda call: call.path == "/refunds") as held:
         waiting = [
-            apps[n % 2].start_request("POST", f"/orders/{order}/cancellation", headers=buyers[n].headers, timeout=60)
+            apps[n % 2].start_request(
+                "POST", f"/orders/{order}/cancellation", headers=buyers[n].headers, timeout=TIMEOUT
+            )
             for n, order in enumerate(orders)
         ]
-        await held.arrived(STALLED)
+        await held.arrived(STALLED, timeout=TIMEOUT)
         open_ = await rehearsal.shop.value(IN_TRANSACTION, rehearsal.role)
         rehearsal.timeline.note(f"{STALLED} refunds wait for the provider; transactions that are open: {open_}")
         expect(
@@ -108,7 +110,8 @@ async def test_a_customer_gets_back_what_was_paid(rehearsal):
         again = [await rehearsal.cancel(buyer, order, apps[1]) for _ in range(2)]
         calls = audit.refunds(rehearsal.provider)[before:]
         rehearsal.timeline.note(f"the provider has got {len(calls)} calls about it")
-        expect_cancelled(again[0], 200, how)
+        if how != "the provider responds":  # there nothing is left to do, which may be status 409
+            expect_cancelled(again[0], 200, how)
         keys = {call.headers.get("idempotency-key") for call in calls}
         expect(
             len(keys) == 1 and key not in keys and all(call["charge_key"] == key for call in calls),
@@ -170,7 +173,7 @@ async def crash(rehearsal, buyer, order):
     async with rehearsal.provider.hold(lambda call: call.path == "/refunds") as held:
         path = f"/orders/{order}/cancellation"
         request = rehearsal.apps[0].start_request("POST", path, headers=buyer.headers)
-        await held.arrived()
+        await held.arrived(timeout=TIMEOUT)
         await rehearsal.apps[0].process.kill()
         await asyncio.gather(request.task, return_exceptions=True)
     rehearsal.timeline.note("the process was killed while it waited for the provider")

@@ -10,7 +10,7 @@ from checks.lesson_15.mailing import sent
 from checks.lesson_17.waiting import until_true
 
 SETTINGS = {"MAIL_RETRY_SECONDS": "0.02", "MAIL_LEASE_SECONDS": "3"}
-FAILED = "SELECT order_id, kind FROM outbox WHERE status = 'failed' ORDER BY order_id"
+FAILED = "SELECT order_id FROM outbox WHERE status = 'failed' ORDER BY order_id"
 OPEN = "SELECT count(*) FROM outbox WHERE status NOT IN ('sent', 'failed')"
 POISON = 3
 
@@ -30,7 +30,7 @@ async def test_each_mail_is_sent(rehearsal):
     rehearsal.timeline.note(f"{len(orders)} orders, {len(orders[::2])} of them cancelled; the mail of one fails always")
     async with gateway.hold(limit=1) as held:
         victim = await rehearsal.worker(**SETTINGS)
-        await held.arrived()
+        await held.arrived(timeout=60)
         await victim.kill()
         rehearsal.timeline.note("the worker was killed while the gateway had its mail")
     workers = [await rehearsal.worker(**SETTINGS) for _ in range(2)]
@@ -49,10 +49,10 @@ async def test_each_mail_is_sent(rehearsal):
         because="A customer does not learn that the order is placed, or cancelled, or learns it twice.",
         section="Mail",
     )
-    aside = [(row["kind"], row["order_id"]) for row in await rehearsal.shop.rows(FAILED)]
+    aside = [row["order_id"] for row in await rehearsal.shop.rows(FAILED)]
     expect(
-        aside == [("order_confirmation", poisoned)],
-        f"The mail about order {poisoned} failed always. Set aside as failed: {told(aside)}.",
+        aside == [poisoned],
+        f"The mail about order {poisoned} failed always. Set aside as failed: mails of the orders {aside}.",
         because="A person looks at what was set aside, and at nothing else.",
         section="Mail",
     )

@@ -211,8 +211,8 @@ async def expect_few_series(rehearsal, app):
     rehearsal.timeline.note(f"requests with invented hosts and paths; new series of metrics: {len(new)}")
     expect(
         len(new) < STRANGE,  # a status that was not there before is no fault
-        f"{STRANGE} times, requests with invented hosts, paths, methods and headers added {len(new)} series to the metrics: "
-        f"{dict((sorted(new) or [('', ())])[0][1])}",
+        f"{STRANGE} times, requests with invented hosts, paths, methods and headers added {len(new)} series to the "
+        f"metrics: {dict((sorted(new) or [('', ())])[0][1])}",
         because="Prometheus keeps each series for weeks. Anybody can fill its memory.",
         section="Observability",
     )

@@ -88,7 +88,7 @@ async def sent(app: App, method: str, path: str, **options: Any) -> Sent:
 
 async def patiently(app: App, method: str, path: str, **options: Any) -> Response:
     """The response to a client that comes again as long as it is told to: a slow machine meets its limits."""
-    for _ in range(TRIES):
+    for _ in range(TRIES):  # at least once
         response = await app.request(method, path, **{"timeout": TIMEOUT} | options)
         if not is_refused(response):
             break
