@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from checks.kit.service.app import App
     from checks.lesson_19.traffic import Request
 
-PAIRS, WARM = 40, 6
+PAIRS, WARM = 30, 5
 
 
 async def paired(app: App, reference: App, request: Request) -> tuple[float, float]:

@@ -37,7 +37,10 @@ LOCK = """
     SELECT id, price_cents, discount_percent, stock FROM books WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE
 """
 LINE = "INSERT INTO order_lines (order_id, book_id, quantity, price_cents) VALUES ($1, $2, $3, $4)"
-MAIL = "INSERT INTO outbox (order_id, recipient, total_cents) SELECT $1, email, $2 FROM customers WHERE id = $3"
+MAIL = """
+    INSERT INTO outbox (order_id, recipient, total_cents, kind)
+    SELECT $1, email, $2, 'order_confirmation' FROM customers WHERE id = $3
+"""
 
 
 @asynccontextmanager
