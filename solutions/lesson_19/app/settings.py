@@ -1,5 +1,7 @@
-"""Settings come from the environment; without them the service does not start."""
+"""Settings come from the environment, secrets from files; without them the service does not start."""
 
+import os
+from pathlib import Path
 from typing import Annotated, TypeVar
 
 from pydantic import (
@@ -96,13 +98,25 @@ class ReportSettings(BaseSettings):
     database_url: Annotated[str, AfterValidator(usable)]
 
 
+class MigrationSettings(BaseSettings):
+    """What Alembic needs. The URL leads past PgBouncer, as the owner of the tables."""
+
+    direct_database_url: Annotated[str, AfterValidator(usable)]
+
+
 Loaded = TypeVar("Loaded", bound=BaseSettings)
+
+
+def secrets_folder() -> Path | None:
+    """Where the platform puts a file for each secret, called like its setting. A variable of that name comes first."""
+    folder = Path(os.environ.get("SECRETS_DIR", "/run/secrets"))
+    return folder if folder.is_dir() else None
 
 
 def load_settings(kind: type[Loaded]) -> Loaded:
     """Reads the settings, or ends the process with one line that names what is wrong."""
     try:
-        return kind()  # filled from the environment
+        return kind(_secrets_dir=secrets_folder())  # filled from the environment, and from the files
     except ValidationError as error:
         # names and reasons only: the value that is wrong may hold a password
         problems = "; ".join(f"{str(item['loc'][0]).upper()}: {item['msg']}" for item in error.errors())
