@@ -51,6 +51,7 @@ async def test_an_order_is_cancelled_once(rehearsal):
             because=TWICE,
             section="Orders and stock",
         )
+    await cancelled_while_bought(rehearsal, *rehearsal.world.buyers[0:3:2])
     await rehearsal.expect_it_adds_up("Orders and stock")
 
 
@@ -64,6 +65,26 @@ async def cancelled_at_once(rehearsal, buyer, order):
             await until(second.task.done, or_waits_in=rehearsal.shop)
     second = second or rehearsal.apps[1].start_request("POST", path, **options)
     return [await first, await second]
+
+
+async def cancelled_while_bought(rehearsal, buyer, other):
+    """Somebody buys the books of an order while its cancellation is about to change their stock."""
+    a, b = rehearsal.apps
+    order = await rehearsal.order(buyer, 0, 1)
+    buying = None
+    async with rehearsal.wire.hold(changes_a_book, limit=1) as change:
+        path, options = f"/orders/{order}/cancellation", {"headers": buyer.headers, "timeout": TIMEOUT}
+        cancelling = a.start_request("POST", path, **options)
+        if await change.wait_for_or(cancelling.task):
+            basket = {"json": other.basket(0, 1), "headers": other.headers, "timeout": TIMEOUT}
+            buying = b.start_request("POST", "/orders", **basket)
+            await until(buying.task.done, or_waits_in=rehearsal.shop)
+    statuses = [(await one).status for one in (cancelling, buying) if one is not None]
+    rehearsal.timeline.note(f"order {order} is cancelled while somebody buys its books: status {statuses}")
+
+
+def changes_a_book(statement):
+    return statement.verb == "UPDATE" and "books" in statement.text
 
 
 def status(response):
