@@ -10,7 +10,7 @@ from pathlib import Path
 from checks.kit.lessons.lesson import find_lesson
 from checks.kit.lessons.original import handed_out
 from checks.kit.lessons.patches import Tree, apply, make, read_tree
-from checks.kit.lessons.paths import ROOT, display_path
+from checks.kit.lessons.paths import display_path
 from checks.kit.testbed.releases import release_folder
 
 PATCH = find_lesson(19).checks_folder / "old_release.patch"
@@ -28,8 +28,7 @@ def folder() -> Path:
 
 def wanted() -> Tree:
     """What `tree` should be."""
-    before = max(ROOT.glob("solutions/lesson_1[78]"))
-    return _app(read_tree(before))
+    return _app(read_tree(find_lesson(18).solution))
 
 
 def _app(files: Tree) -> Tree:
