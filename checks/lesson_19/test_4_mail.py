@@ -11,6 +11,7 @@ from checks.lesson_17.waiting import until_true
 
 SETTINGS = {"MAIL_RETRY_SECONDS": "0.02", "MAIL_LEASE_SECONDS": "3"}
 FAILED = "SELECT order_id FROM outbox WHERE status = 'failed' ORDER BY order_id"
+EMAIL = "SELECT email FROM customers WHERE id = $1"
 OPEN = "SELECT count(*) FROM outbox WHERE status NOT IN ('sent', 'failed')"
 POISON = 3
 
@@ -21,12 +22,13 @@ async def test_each_mail_is_sent(rehearsal):
     await rehearsal.open()
     buyers, gateway = rehearsal.world.buyers, rehearsal.gateway
     orders = [(buyer, await rehearsal.order(buyer, n)) for n, buyer in enumerate(buyers)]
+    to = {order: await rehearsal.shop.value(EMAIL, buyer.customer) for buyer, order in orders}
     for buyer, order in orders[::2]:
         await rehearsal.cancel(buyer, order)
     poisoned = orders[POISON][1]
     gateway.respond(lambda call: Answer(500 if call["data"]["order_id"] == poisoned else 202, {"id": "m"}))
-    expected = {("order_confirmation", order) for _, order in orders if order != poisoned}
-    expected |= {("order_cancellation", order) for _, order in orders[::2]}
+    expected = {("order_confirmation", order, to[order]) for _, order in orders if order != poisoned}
+    expected |= {("order_cancellation", order, to[order]) for _, order in orders[::2]}
     rehearsal.timeline.note(f"{len(orders)} orders, {len(orders[::2])} of them cancelled; the mail of one fails always")
     async with gateway.hold(limit=1) as held:
         victim = await rehearsal.worker(**SETTINGS)
@@ -63,13 +65,14 @@ async def settled(shop):
 
 
 def accepted(gateway):
-    """The mails that the gateway sends: template and order by key. What a key says first counts."""
+    """The mails that the gateway sends: template, order and recipient by key. What a key says first counts."""
     mails = {}
     for call in gateway.calls:
         if call.decided is not None and call.decided.status == 202:
-            mails.setdefault(call.headers.get("idempotency-key"), (call["template"], call["data"]["order_id"]))
+            mail = (call["template"], call["data"]["order_id"], call["to"])
+            mails.setdefault(call.headers.get("idempotency-key"), mail)
     return mails
 
 
 def told(mails):
-    return ", ".join(f"{kind} of order {order}" for kind, order in sorted(mails)[:4]) or "none"
+    return ", ".join(f"{kind} of order {order} to {to}" for kind, order, to in sorted(mails)[:4]) or "none"
