@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 PAIRS, WARM = 30, 5
 
 
-async def paired(app: App, reference: App, request: Request) -> tuple[float, float]:
+async def paired(app: App, reference: App, request: Request, pairs: int = PAIRS) -> tuple[float, float]:
     """Seconds of the faster half of the requests to each. The two take turns, so both meet the same machine."""
     method, path, options = request
     times: dict[App, list[float]] = {app: [], reference: []}
-    for number in range(WARM + PAIRS):
+    for number in range(WARM + pairs):
         for one, of_it in times.items():
             began = time.perf_counter()
             response = await patiently(one, method, path, **options)
@@ -31,5 +31,5 @@ async def paired(app: App, reference: App, request: Request) -> tuple[float, flo
                 because="Nobody can buy.",
                 section="Catalogue",
             )
-    ours, its = (sum(sorted(of_it)[: PAIRS // 2]) for of_it in times.values())
+    ours, its = (sum(sorted(of_it)[: pairs // 2]) for of_it in times.values())
     return ours, its

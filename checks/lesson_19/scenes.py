@@ -66,7 +66,7 @@ class Row:
     marks: str
 
 
-async def outages(target: str, count: int = 28) -> list[Row]:
+async def outages(target: str, count: int = 14) -> list[Row]:
     """The traffic before, during and after an outage of each kind, as marks."""
     rows = []
     async with command_line(19, target) as s:
@@ -119,7 +119,7 @@ async def costs(target: str) -> list[tuple[str, float, float, float]]:
         found = []
         for name, request in _kinds(world).items():
             before = _processor_time(app), _processor_time(reference)
-            ours, its = await paired(app, reference, request)
+            ours, its = await paired(app, reference, request, pairs=12)
             work, its_work = _processor_time(app) - before[0], _processor_time(reference) - before[1]
             found.append((name, ours / its, work / its_work if its_work else 0.0, its_work / work if work else 0.0))
         return found
