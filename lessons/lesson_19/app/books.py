@@ -1,11 +1,10 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Header, HTTPException, Response
-from sqlalchemy import delete, insert
-from sqlalchemy.orm import joinedload
+from sqlalchemy import delete, insert, select
 
 from app.database import Session
-from app.models import Author, Book
+from app.models import Book
 from app.schemas import BookDetails, BookIn, BookList, BookOut, BookPatch, Id
 
 router = APIRouter(prefix="/books")
@@ -60,12 +59,12 @@ async def change_book(
 
 @router.get("/{book_id}")
 async def read_book(book_id: Id, session: Session, response: Response) -> BookDetails:
-    book = await session.get(Book, book_id, options=[joinedload(Book.author).selectinload(Author.books)])
+    book = await session.get(Book, book_id)
     if book is None:
         raise HTTPException(404, "no such book")
     response.headers["ETag"] = etag(book)
-    more = [other for other in book.author.books if other.id != book.id]
-    return BookDetails(**BookOut.model_validate(book).model_dump(), more_by_author=len(more))
+    more = await session.scalars(select(Book).where(Book.author_id == book.author_id, Book.id != book.id))
+    return BookDetails(**BookOut.model_validate(book).model_dump(), more_by_author=len(more.all()))
 
 
 @router.delete("/{book_id}", status_code=204)
