@@ -1,4 +1,4 @@
-"""Reads a Dockerfile: what an image runs, as whom, with which files. Nothing is built, so what RUN does is left open."""
+"""Reads a Dockerfile: what an image runs, as whom, with which files. Nothing is built; what RUN does is left open."""
 
 from __future__ import annotations
 
@@ -82,11 +82,6 @@ class Image:
         installed = {word for word in self.words if not word.startswith("-")}
         packages = {"curl": "curl", "wget": "wget", "netcat-openbsd": "nc", "postgresql-client": "pg_isready"}
         return found + [program for package, program in packages.items() if package in installed]
-
-
-def read_dockerfile(path: Path, context: Iterable[str], target: str = "", args: Mapping[str, str] | None = None) -> Image:
-    """The image that a build with these files in its context makes, or that of the stage `target`."""
-    return read_stages(path, context, args)[target]
 
 
 def read_stages(path: Path, context: Iterable[str], args: Mapping[str, str] | None = None) -> dict[str, Image]:

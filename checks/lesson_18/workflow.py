@@ -59,10 +59,10 @@ def read(path: Path) -> list[Step]:
 
 
 def _steps(name: str, job: dict[str, Any]) -> list[Step]:
-    services = [str(one.get("image", "")) if isinstance(one, dict) else str(one) for one in (job.get("services") or {}).values()]
+    services = [str(one) for one in (job.get("services") or {}).values()]
     steps = job.get("steps") or []
     started = [f"{one.get('uses', '')} {one.get('run', '')}" for one in steps]
-    has_database = any("postgres" in text for text in [*services, *started]) or any("docker compose" in one for one in started)
+    has_database = any("postgres" in text or "docker compose" in text for text in [*services, *started])
     found = []
     for step in steps:
         shell = str(step.get("shell") or _default_shell(job))
@@ -123,7 +123,8 @@ def runs(step: Step, commands: tuple[tuple[str, ...], ...]) -> bool:
     for command in commands:
         program, *rest = command
         words = [word for word in step.words[1:] if not word.startswith("-")]
-        if step.words[:1] == (program,) and all(word in (words[-len(rest) :] if program == "alembic" else words) for word in rest):
+        words = words[-len(rest) :] if program == "alembic" else words
+        if step.words[:1] == (program,) and all(word in words for word in rest):
             return True
     return False
 
