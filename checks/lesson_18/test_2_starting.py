@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 
 from checks.kit.report import expect
+from checks.kit.service.machine import busy
 from checks.kit.testbed.shop import Shop
 from checks.lesson_17.waiting import WAITING, until_true
 from checks.lesson_18.running import last_line
@@ -67,7 +68,7 @@ async def connected(release, started):
 
 @pytest.mark.patient
 async def test_migrators_take_turns(empty_database, release, server_side, testbed):
-    """Of three migrators at once, of which one is killed, the others end with exit code 0, and the tables are there."""
+    """Of three migrators at once, of which one is killed, the others end with exit code 0; without a database, none."""
     shop = Shop(empty_database, testbed.note)
     with server_side.watching() as seen:
         async with server_side.hold(lambda one: one.verb == "CREATE") as held:
@@ -85,6 +86,15 @@ async def test_migrators_take_turns(empty_database, release, server_side, testbe
         f"{' '.join(logs)} Tables that are there: {', '.join(made) or 'none'}.",
         because="The deploy stops half way, and it depends on chance whether the next attempt gets further.",
         section="Two migrators at once",
+    )
+    async with server_side.refusing("nothing_listens"):
+        alone = await release.start("migrate")
+        await asyncio.wait({alone.process.exit}, timeout=WAIT if busy() else 20)
+    expect(
+        not alone.process.exit.done() or alone.process.exit.result() != 0,
+        "No database was there, and `migrate` ended with exit code 0.",
+        because="The services that wait for its end start, with tables that they do not know.",
+        section="The order of the start",
     )
 
 

@@ -55,6 +55,14 @@ def read(path: Path) -> list[Step]:
         because="A mistake is found when it is merged already.",
         section="What CI has to notice",
     )
+    filtered = (events["pull_request"] or {}) if isinstance(events, dict) else {}
+    branches = filtered.get("branches", ["**"])
+    expect(
+        {*filtered} <= {"branches"} and bool({"main", "*", "**"} & {*branches}),
+        f"deploy/ci.yaml runs only for pull requests with {filtered}.",
+        because="A mistake in another one is found by the deploy.",
+        section="What CI has to notice",
+    )
     return [step for name, job in data["jobs"].items() for step in _steps(name, job)]
 
 
@@ -106,8 +114,11 @@ def _ignored(job: dict[str, Any], step: dict[str, Any], words: tuple[str, ...], 
     for what, where in (("job", job), ("step", step)):
         if where.get("continue-on-error"):
             return f"its {what} has continue-on-error"
-        if str(where.get("if", "")).strip("${} ").lower() == "false":
+        condition = str(where.get("if", ""))
+        if condition.strip("${} ").lower() == "false":
             return f"its {what} is never run"
+        if "event_name" in condition and "pull_request" not in condition:
+            return f"its {what} has the condition {condition}"
     if after == "||":
         return "`||` comes after it"
     if after == "|" and shell != "bash":
