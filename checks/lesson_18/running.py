@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import httpx
 
 from checks.kit.report import expect
-from checks.kit.service.app import HOST, App
+from checks.kit.service.app import HOST, App, NoResponse
 from checks.kit.service.command import CompletedCommand
 from checks.kit.service.inside.container import ContainerSpec
 from checks.kit.service.launcher import RESPONSE_TIMEOUT
@@ -156,6 +156,7 @@ class Release:
         started = await self.start("web", env=settings, only_files=only_files, command=command)
         await self._expect_accepts(started, port)
         app = await self._stack.enter_async_context(self._client(started.process, port))
+        await self._expect_responds(started, app)
         return Web(started.service, started.process, app, port, self.testbed)
 
     async def check_health(self, web: Web, command: list[str] | None = None) -> CompletedCommand:
@@ -195,6 +196,14 @@ class Release:
         else:
             how = f"does not listen on the port of PORT, {port}, after {limit:.0f} s"
         expect(False, f"`{command}` {how}. {last_line(process.log)}", because=NOT_STARTED, section=FIVE_WAYS)
+
+    async def _expect_responds(self, started: Started, app: App) -> None:
+        """Returns when it has responded: some servers accept connections before the app is imported."""
+        try:
+            await app.get("/live", timeout=STARTED_WHEN_BUSY if busy() else STARTED)
+        except NoResponse as error:
+            command, why = " ".join(started.service.command), last_line(started.process.log)
+            expect(False, f"`{command}` has started. {error} {why}", because=NOT_STARTED, section=FIVE_WAYS)
 
     @asynccontextmanager
     async def _client(self, process: RunningProcess, port: int) -> AsyncIterator[App]:

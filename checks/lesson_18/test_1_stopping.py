@@ -28,7 +28,7 @@ async def test_a_request_under_way_is_completed(release, furnished, shop, wire):
     before = await shop.count("orders")
     async with wire.hold(lambda one: one.process == "web" and one.changes, limit=1) as held:
         request = web.app.start_request("POST", path, json=body, headers=furnished.logins[0])
-        await held.wait_for()
+        await held.wait_for(timeout=WAIT)
         web.stop()
         ending = asyncio.ensure_future(ended_by_the_platform(web))
         refused = await web.refuses()
@@ -83,7 +83,7 @@ async def test_a_client_that_stalls_keeps_nobody(release):
     reader, writer = await web.dial()
     writer.write(b"POST /orders HTTP/1.1\r\nHost: shop\r\nContent-Type: application/json\r\n"
                  b"Content-Length: 100\r\nExpect: 100-continue\r\n\r\n")  # fmt: skip
-    begun = await asyncio.wait_for(reader.readline(), 15)
+    begun = await asyncio.wait_for(reader.readline(), WAIT)
     assert b"100" in begun, begun  # so the app waits for the body
     writer.write(b'{"lines"')
     web.stop()
