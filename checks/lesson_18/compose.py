@@ -1,4 +1,4 @@
-"""Reads compose.yaml, and what a service of it runs: the image's settings, and those that the service puts in their place."""
+"""Reads compose.yaml: what a service runs, by the settings of its image and by its own."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -14,12 +13,11 @@ def patterns_of(folder: Path, dockerfile: Path) -> list[str]:
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
-def context_of(folder: Path, dockerfile: Path, patterns: Iterable[str] | None = None) -> list[str]:
+def context_of(folder: Path, dockerfile: Path) -> list[str]:
     """The names of the files in the context of a build, with `/`."""
     from docker.utils.build import exclude_paths
 
-    chosen = patterns_of(folder, dockerfile) if patterns is None else list(patterns)
-    names = exclude_paths(str(folder), chosen, dockerfile=dockerfile.name)
+    names = exclude_paths(str(folder), patterns_of(folder, dockerfile), dockerfile=dockerfile.name)
     return sorted(name for name in names if (folder / name).is_file() and not _compiled(name))
 
 

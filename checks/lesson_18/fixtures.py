@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -19,13 +20,23 @@ if TYPE_CHECKING:
 @fixture
 async def empty_database(testbed: Testbed) -> AsyncIterator[Database]:
     """A database without tables in place of the usual one, for what migrates it."""
+    async with without_tables(testbed) as database:
+        yield database
+
+
+@asynccontextmanager
+async def without_tables(testbed: Testbed) -> AsyncIterator[Database]:
+    """Replaces the database of a testbed by an empty one, until the block ends."""
     before = testbed.database
-    databases = await testbed.runtime.databases(replace(testbed.lesson, migrations=False, schema="none.sql"), testbed.folder)
+    nothing = replace(testbed.lesson, migrations=False, schema="none.sql")
+    databases = await testbed.runtime.databases(nothing, testbed.folder)
     testbed.database = await databases.fresh()
     testbed.note("the database is empty")
-    yield testbed.database
-    await databases.drop(testbed.database)
-    testbed.database = before
+    try:
+        yield testbed.database
+    finally:
+        await databases.drop(testbed.database)
+        testbed.database = before
 
 
 @fixture

@@ -21,6 +21,9 @@ ENDS = {"&&", "||", ";", "|", "&", "\n", "(", ")"}
 INSTALLERS = {"pip", "uv", "setuptools", "wheel", "poetry", "pdm", "hatch", "build"}
 """Packages that install others; they are not part of what the service runs on."""
 
+TAKE_A_VALUE = ("-i", "--index-url", "--extra-index-url", "--target", "--prefix", "-t", "--python", "--find-links")
+"""Options of pip and uv that say where, and not what."""
+
 FOR_DEVELOPMENT = {
     *("pytest", "pytest-asyncio", "pytest-cov", "coverage", "mypy", "pyright", "ruff", "black", "flake8", "isort"),
     *("pylint", "pre-commit", "tox", "nox", "ipython", "ipdb", "debugpy", "jupyterlab", "hypothesis", "schemathesis"),
@@ -114,7 +117,7 @@ def _pip(words: list[str], folder: Path, found: Packages) -> None:
         option, _, value = word.partition("=") if word.startswith("--") else (word, "", "")
         if option in ("-r", "--requirement", "--requirements", "-c", "--constraint", "--constraints"):
             _file(folder / (value or next(rest, "")), found, constrains="-c" in option)
-        elif option in ("-i", "--index-url", "--extra-index-url", "--target", "--prefix", "-t", "--python", "--find-links"):
+        elif option in TAKE_A_VALUE:
             if not value:
                 next(rest, "")
         elif word.endswith((".txt", ".toml")):  # uv pip sync FILE
@@ -177,8 +180,8 @@ def trouble(found: Packages) -> list[str]:
         return [*said, "No RUN of the Dockerfile installs packages from a file of the repository."]
     pinned = {*found.versions, *(name for name, all_of in found.wanted.items() if any(map(_pinned, all_of)))}
     said += [f"{name} has no exact version." for name in found.wanted if name not in pinned | INSTALLERS]
-    said += [f"{name} is in the image, and only development needs it." for name in found.wanted if name in FOR_DEVELOPMENT]
-    said += [f"{name} is not in the image, and the app imports it." for name in NEEDED if name not in found.wanted | found.versions]
+    said += [f"{name} is in the image, and only development needs it." for name in FOR_DEVELOPMENT & {*found.wanted}]
+    said += [f"{name} is not in the image, and the app imports it." for name in NEEDED if name not in found.wanted]
     said += [f"None of {', '.join(names)} is in the image." for names in ONE_OF if not {*names} & {*found.wanted}]
     for name, all_of in found.wanted.items():
         extras = {extra for one in all_of for extra in one.extras}
@@ -209,8 +212,8 @@ def _pinned(requirement: Requirement) -> str:
     """The one version that a requirement allows; empty if there are more."""
     if requirement.url:
         return requirement.url
-    exact = [one.version for one in requirement.specifier if one.operator in ("==", "===") and not one.version.endswith("*")]
-    return exact[0] if exact else ""
+    exact = [one.version for one in requirement.specifier if one.operator in ("==", "===")]
+    return exact[0] if exact and not exact[0].endswith("*") else ""
 
 
 def volume(entry: Any) -> tuple[str, str]:

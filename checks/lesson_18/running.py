@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING
 import httpx
 
 from checks.kit.report import expect
-from checks.kit.service.app import HOST, App
+from checks.kit.service.app import HOST, App, NoResponse
+from checks.kit.service.command import CompletedCommand
 from checks.kit.service.inside.container import ContainerSpec
 from checks.kit.service.launcher import RESPONSE_TIMEOUT
+from checks.kit.service.machine import busy
 from checks.lesson_18.compose import Compose, Service
 
 if TYPE_CHECKING:
-    from checks.kit.service.command import CompletedCommand
     from checks.kit.service.process import RunningProcess
     from checks.kit.testbed.testbed import Testbed
 
@@ -32,8 +33,8 @@ CONTAINER = "checks.kit.service.inside.container"
 OUTSIDE = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"
 """An address of this machine that a service is not reached at if it listens on 127.0.0.1 only."""
 
-STARTED = 60.0
-"""Seconds within which a service must accept connections; a bound for failures, not a measurement."""
+STARTED, STARTED_WHEN_BUSY = 40.0, 150.0
+"""Seconds within which a service must accept connections; bounds for failures, not measurements."""
 
 LONGEST_GRACE = 30.0
 """Seconds for which a check waits at most, however long the grace period is."""
@@ -71,6 +72,11 @@ class Started:
         await asyncio.wait({self.process.exit}, timeout=self.grace)
         return self.process.exit.result() if self.process.exit.done() else None
 
+    async def finished(self) -> int | None:
+        """The exit code of a service that ends by itself; None if it does not."""
+        await asyncio.wait({self.process.exit}, timeout=STARTED_WHEN_BUSY if busy() else 2 * STARTED)
+        return self.process.exit.result() if self.process.exit.done() else None
+
 
 @dataclass(frozen=True)
 class Web(Started):
@@ -85,17 +91,17 @@ class Web(Started):
         return await self.testbed.runtime.dial(OUTSIDE, self.port)
 
     async def refuses(self) -> bool:
-        """Returns True when it accepts no connections any more; False if it still does at the end of the grace period."""
+        """True as soon as it accepts no connections; False if it still does at the end of the grace period."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.grace):
-                while await accepts(self.testbed, self.port):
+                while await accepts(self.testbed, self.port):  # noqa: ASYNC110  (nothing tells of it)
                     await asyncio.sleep(0.02)
                 return True
         return False
 
 
 class Release:
-    """What the learner ships: `await release.web()` starts the service `web`, `await release.start("worker")` another."""
+    """What the learner ships: `await release.web()` starts `web`, `await release.start("worker")` another service."""
 
     def __init__(self, testbed: Testbed) -> None:
         self.testbed = testbed
@@ -121,23 +127,41 @@ class Release:
             programs=service.image.programs,
         )
 
-    async def start(self, name: str, *, env: Mapping[str, str] | None = None, only_files: bool = False) -> Started:
-        """Starts a service, and returns when its process exists. `env` are more variables of the platform."""
+    async def start(
+        self,
+        name: str,
+        *,
+        env: Mapping[str, str] | None = None,
+        only_files: bool = False,
+        command: list[str] | None = None,
+    ) -> Started:
+        """Starts a service, and returns when its process exists. `env` are more variables of the platform.
+
+        With `command` it runs that in place of its own.
+        """
         service = self.compose.service(name)
-        spec = self.spec(service, only_files=only_files)
+        spec = self.spec(service, command, only_files=only_files)
         return Started(service, await self._start(name, spec, env or {}))
 
-    async def web(self, *, env: Mapping[str, str] | None = None, only_files: bool = False) -> Web:
-        """Starts `web`, and returns when it accepts connections. It has the settings in `env` as well."""
+    async def web(
+        self,
+        *,
+        env: Mapping[str, str] | None = None,
+        only_files: bool = False,
+        command: list[str] | None = None,
+    ) -> Web:
+        """Starts `web`, and returns when it accepts connections. The arguments are those of `start`."""
         port = await self._free_port()
-        started = await self.start("web", env={"PORT": str(port), **(env or {})}, only_files=only_files)
+        settings = {"PORT": str(port), **(env or {})}
+        started = await self.start("web", env=settings, only_files=only_files, command=command)
         await self._expect_accepts(started, port)
         app = await self._stack.enter_async_context(self._client(started.process, port))
+        await self._expect_responds(started, app)
         return Web(started.service, started.process, app, port, self.testbed)
 
-    async def check_health(self, web: Web) -> CompletedCommand:
-        """Runs the health check of `web` once, in a container of the same image, beside the one that serves."""
-        spec = self.spec(web.service, web.service.health)
+    async def check_health(self, web: Web, command: list[str] | None = None) -> CompletedCommand:
+        """Runs the health check of `web` once, or `command`, in a container of its own, beside the one that serves."""
+        spec = self.spec(web.service, command or web.service.health)
         return await self.testbed.command(CONTAINER, json.dumps(asdict(spec)), env={"PORT": str(web.port), **self._env})
 
     @property
@@ -155,8 +179,9 @@ class Release:
 
     async def _expect_accepts(self, started: Started, port: int) -> None:
         process = started.process
+        limit = STARTED_WHEN_BUSY if busy() else STARTED
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(STARTED):
+            async with asyncio.timeout(limit):
                 while not process.exit.done():
                     if await accepts(self.testbed, port):
                         return
@@ -169,8 +194,16 @@ class Release:
         elif OUTSIDE != "127.0.0.1" and await accepts(self.testbed, port, "127.0.0.1"):
             how = "listens on 127.0.0.1 only, where nothing outside of its container reaches it"
         else:
-            how = f"does not listen on the port of PORT, {port}, after {STARTED:.0f} s"
+            how = f"does not listen on the port of PORT, {port}, after {limit:.0f} s"
         expect(False, f"`{command}` {how}. {last_line(process.log)}", because=NOT_STARTED, section=FIVE_WAYS)
+
+    async def _expect_responds(self, started: Started, app: App) -> None:
+        """Returns when it has responded: some servers accept connections before the app is imported."""
+        try:
+            await app.get("/live", timeout=STARTED_WHEN_BUSY if busy() else STARTED)
+        except NoResponse as error:
+            command, why = " ".join(started.service.command), last_line(started.process.log)
+            expect(False, f"`{command}` has started. {error} {why}", because=NOT_STARTED, section=FIVE_WAYS)
 
     @asynccontextmanager
     async def _client(self, process: RunningProcess, port: int) -> AsyncIterator[App]:
@@ -197,7 +230,11 @@ class Release:
             uds=str(path), verify=False, limits=httpx.Limits(max_connections=None, max_keepalive_connections=0)
         )
         client = httpx.AsyncClient(
-            transport=transport, base_url=f"http://{HOST}", headers={"Host": HOST}, timeout=RESPONSE_TIMEOUT, trust_env=False
+            transport=transport,
+            base_url=f"http://{HOST}",
+            headers={"Host": HOST},
+            timeout=RESPONSE_TIMEOUT,
+            trust_env=False,
         )
         try:
             async with client:
@@ -225,6 +262,6 @@ async def accepts(testbed: Testbed, port: int, host: str = OUTSIDE) -> bool:
 
 
 def last_line(log: str) -> str:
-    """The last line of a log, which says why a process has ended."""
-    lines = [line for line in log.splitlines() if line.strip()]
-    return f"Its last line: {lines[-1][:300]}" if lines else "It printed nothing."
+    """The line of a log that says why a process has ended."""
+    line = CompletedCommand("", None, log).last_line
+    return f"It printed: {line[:300]}" if line else "It printed nothing."

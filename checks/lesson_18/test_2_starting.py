@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from checks.kit.report import expect
-from checks.kit.service.app import NoResponse
+from checks.kit.service.machine import busy
 from checks.kit.testbed.shop import Shop
 from checks.lesson_17.waiting import WAITING, until_true
 from checks.lesson_18.running import last_line
@@ -15,10 +15,14 @@ DOWN = "Nothing of the release starts, or it starts with a key that everybody kn
 BUDGET = 4
 """DATABASE_CONNECTIONS of the platform."""
 
+WAIT = 120
+"""Seconds that a check waits for an interpreter to do its work, on a busy machine; a bound for failures."""
+
 CREATED = ("orders", "shops", "login_tries", "alembic_version")
 """Tables of the first migrations and of the last ones."""
 
 
+@pytest.mark.patient
 async def test_secrets_come_from_files(release, furnished):
     """`web`, `worker` and `migrate` find their secrets as files only, each of which ends with a newline."""
     web, worker, migrate = await asyncio.gather(
@@ -26,7 +30,7 @@ async def test_secrets_come_from_files(release, furnished):
         release.start("worker", only_files=True),
         release.start("migrate", only_files=True),
     )
-    code = await migrate.process.exit
+    code = await migrate.finished()
     expect(
         code == 0,
         f"`migrate` ended with exit code {code}. {last_line(migrate.process.log)}",
@@ -58,21 +62,22 @@ async def connected(release, started):
     async def has():
         return started.process.exit.done() or any(one.process == started.process.name for one in wire.connections)
 
-    await until_true(has, 30)
+    await until_true(has, WAIT)
     return not started.process.exit.done()
 
 
+@pytest.mark.patient
 async def test_migrators_take_turns(empty_database, release, server_side, testbed):
-    """Of three migrators at once, of which one is killed, the others end with exit code 0, and the tables are there."""
+    """Of three migrators at once, of which one is killed, the others end with exit code 0; without a database, none."""
     shop = Shop(empty_database, testbed.note)
     with server_side.watching() as seen:
         async with server_side.hold(lambda one: one.verb == "CREATE") as held:
             first = await release.start("migrate")
-            await held.wait_for(timeout=60)
+            await held.wait_for(timeout=WAIT)
             others = [await release.start("migrate") for _ in range(2)]
             await all_at_work(others, held, seen, shop)
             await first.process.kill()
-    codes = [await other.process.exit for other in others]
+    codes = [await other.finished() for other in others]
     logs = [last_line(other.process.log) for other, code in zip(others, codes, strict=True) if code]
     made = [table for table in CREATED if await shop.value("SELECT to_regclass($1)::text", table)]
     expect(
@@ -81,6 +86,15 @@ async def test_migrators_take_turns(empty_database, release, server_side, testbe
         f"{' '.join(logs)} Tables that are there: {', '.join(made) or 'none'}.",
         because="The deploy stops half way, and it depends on chance whether the next attempt gets further.",
         section="Two migrators at once",
+    )
+    async with server_side.refusing("nothing_listens"):
+        alone = await release.start("migrate")
+        await asyncio.wait({alone.process.exit}, timeout=WAIT if busy() else 20)
+    expect(
+        not alone.process.exit.done() or alone.process.exit.result() != 0,
+        "No database was there, and `migrate` ended with exit code 0.",
+        because="The services that wait for its end start, with tables that they do not know.",
+        section="The order of the start",
     )
 
 
@@ -93,58 +107,59 @@ async def all_at_work(migrators, held, seen, shop):
         ends = sum(one.process.exit.done() for one in migrators)
         return ends + ask + len(held.waiting) - 1 + await shop.value(WAITING) >= len(migrators)
 
-    await until_true(are, 40)
+    await until_true(are, WAIT)
 
 
 ASKED = 12
 """Statements of a migrator that asks again and again until it may begin."""
 
 
+@pytest.mark.patient
 async def test_a_replica_does_not_migrate(release, furnished, server_side, wire):
     """`web` and `worker` start without a look at the migrations, which are the work of `migrate`."""
     with wire.watching() as through, server_side.watching() as past:
         web, worker = await asyncio.gather(release.web(), release.start("worker"))
-        response = await web.app.get(furnished.book)
+        await web.app.get(furnished.book)
         await connected(release, worker)
-    assert response.ok, response
     seen = [*through.statements, *past.statements]
     migrating = [one for one in seen if "alembic_version" in one.text or one.verb in ("CREATE", "ALTER", "DROP")]
     expect(
         not migrating,
         f"While `web` and `worker` started, {len(migrating)} statements were about migrations, such as "
         f"`{' '.join(migrating[0].text.split())[:80] if migrating else ''}`.",
-        because="Each replica that is added or restarted migrates, in the middle of the day, with the owner's password.",
+        because="Each replica that is added or restarted migrates, at any hour, with the owner's password.",
         section="Two migrators at once",
     )
 
 
+@pytest.mark.patient
 async def test_connections_stay_within_their_budget(release, furnished, wire):
     """However many workers it has, `web` opens no more than DATABASE_CONNECTIONS connections."""
     web = await release.web(env={"DATABASE_CONNECTIONS": str(BUDGET)})
     opened = set()
     async with wire.hold(lambda one: one.process == "web" and "FROM books" in one.text) as held:
         requests = []
-        for _ in range(40):
-            requests.append(web.app.start_request("GET", furnished.book))
-            await asyncio.sleep(0)
+        while len(requests) < 40 and len(opened) <= BUDGET:
+            requests.append(web.app.start_request("GET", furnished.book, timeout=WAIT))
+            await web.app.flush()  # one after the other, or a single worker takes them all
+            opened.update(one.id for one in wire.connections if one.process == "web")
 
         async def settled():
             opened.update(one.id for one in wire.connections if one.process == "web")
             return len(opened) > BUDGET or sum(one.task.done() for one in requests) + len(held.waiting) >= len(requests)
 
-        await until_true(settled, 30)
-    responses = await asyncio.gather(*(one.task for one in requests), return_exceptions=True)
-    served = [one for one in responses if not isinstance(one, NoResponse) and one.status in (200, 503)]
+        await until_true(settled, WAIT)
+    await asyncio.gather(*(one.task for one in requests), return_exceptions=True)
     expect(
-        len(opened) <= BUDGET and len(served) == len(requests),
+        0 < len(opened) <= BUDGET,
         f"DATABASE_CONNECTIONS is {BUDGET}. With {len(requests)} requests at once `web` opened {len(opened)} "
-        f"connections or more. Requests with status 200 or 503: {len(served)}.",
+        "connections or more.",
         because="With a few replicas the database has no connection left, for nobody.",
         section="Workers times pool",
     )
 
 
-@pytest.mark.start_early
+@pytest.mark.patient
 async def test_the_health_check_asks_the_service(release, wire, furnished):
     """The health check of `web` succeeds while it serves, also without its database, and fails when it is gone."""
     web = await release.web()

@@ -2,8 +2,9 @@
 
     python -m checks.kit.service.inside.container '{"files": [...], "command": [...], ...}'
 
-There is no container. The process becomes the command, so a signal to it is one to the first process of the container.
-What is left of the real one: paths of the image lead into the copy, in the command, in variables and in scripts.
+There is no container. Paths of the image lead into the copy, in the command, in variables and in scripts. A signal goes
+to the command alone, the first process of a container. One that it has no handler for is not delivered, which is what
+the kernel does with the first process. When it ends, all that it has started ends with it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
 from dataclasses import dataclass, field
@@ -74,19 +76,40 @@ class Container:
             self._adapt(self._below_root(place))
         self.programs.mkdir()
         for name in self.spec.programs:
-            if found := shutil.which(name, path=SYSTEM):
+            # dash is the shell of most images; bash, as on other systems, would run a single command in its own place
+            if found := (name == "sh" and shutil.which("dash", path=SYSTEM)) or shutil.which(name, path=SYSTEM):
                 (self.programs / name).symlink_to(found)
         self.secrets.mkdir()
         for name, variable in self.spec.secrets.items():
             # with a newline at its end, as `echo` and most tools write a file
             (self.secrets / name).write_text(os.environ.get(variable, "") + "\n", encoding="utf-8")
 
-    def run(self) -> None:
-        """Becomes the command; ends the process where there is no such program."""
+    def run(self) -> int:
+        """Runs the command to its end; its exit code, as an engine reports it."""
+        signals = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
+        awaited = {*signals, signal.SIGCHLD}
+        signal.pthread_sigmask(signal.SIG_BLOCK, awaited)
+        pid = os.fork()
+        if pid == 0:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, awaited)
+            self._become()
+        while True:
+            number = signal.sigwait(awaited)
+            if number != signal.SIGCHLD and handles(pid, number):
+                os.kill(pid, number)
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                code = os.waitstatus_to_exitcode(status)
+                return code if code >= 0 else 128 - code
+
+    def _become(self) -> None:
+        """Turns this process into the command, or ends it where there is no such program."""
         passed = {name: os.environ[name] for name in self.spec.passed if name in os.environ}
         env = {
             "HOME": tempfile.gettempdir(),
             "LANG": "C.UTF-8",
+            # uvicorn's supervisor kills workers that import for longer than 5 s, as on a busy machine
+            "UVICORN_TIMEOUT_WORKER_HEALTHCHECK": "120",
             **{name: self._moved(value) for name, value in self.spec.env.items()},
             **passed,
             "PATH": f"{self.programs}:{self._packages}",
@@ -100,14 +123,16 @@ class Container:
         try:
             os.execvpe(command[0], command, env)
         except OSError as error:
-            print(f"exec: {self.spec.command[0]!r}: {error.strerror}; see PATH and the image's programs", file=sys.stderr)
-            raise SystemExit(NOT_FOUND) from None
+            os.write(2, f"exec: {self.spec.command[0]!r}: {error.strerror}, in the image\n".encode())
+            os._exit(NOT_FOUND)
 
     def _adapt(self, file: Path) -> None:
         """Makes a script executable, which it is in the image or is called with its shell, and moves its paths."""
         text = file.read_bytes()
         if text.startswith(b"#!") or file.suffix == ".sh":
+            # the interpreter in a first line is one of this machine
             first, newline, rest = text.decode(errors="replace").partition("\n")
+            first = first if first.startswith("#!") else self._moved(first)
             file.write_text(first + newline + self._moved(rest), encoding="utf-8")
             file.chmod(0o755)
 
@@ -120,14 +145,24 @@ class Container:
             return str(self.secrets) + path.removeprefix(MOUNTED_SECRETS)
         if self._below_root(path).exists():
             return str(self._below_root(path))
-        folder, name = os.path.split(path)
-        if os.path.basename(folder) in ("bin", "sbin"):
+        name = Path(path).name
+        if Path(path).parent.name in ("bin", "sbin"):
             packaged = self._packages / name
             return str(packaged if packaged.exists() and name not in self.spec.programs else self.programs / name)
         return path
 
     def _below_root(self, path: str) -> Path:
         return self.root / os.path.normpath(path).lstrip("/")
+
+
+def handles(pid: int, number: int) -> bool:
+    """Whether a process has a handler for a signal; True where the system does not tell."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return True
+    caught = next((line.split()[1] for line in lines if line.startswith("SigCgt:")), "0")
+    return bool(int(caught, 16) >> (number - 1) & 1)
 
 
 def spec_of(text: str) -> ContainerSpec:
@@ -138,4 +173,4 @@ def spec_of(text: str) -> ContainerSpec:
 if __name__ == "__main__":
     container = Container(spec_of(sys.argv[1]))
     container.make()
-    container.run()
+    raise SystemExit(container.run())
