@@ -15,6 +15,10 @@ def has_hints(lesson: int, check: str) -> bool:
 
 def choose_check(lesson: Lesson, wanted: str, progress: Progress) -> str:
     """The check whose name contains `wanted`; without it, the first one that failed, else the first that is open."""
+    if not lesson.gives_hints:
+        raise WorkbookError(
+            f"Lesson {lesson.number} has no hints: it is an exam. Each verdict shows in order what happened."
+        )
     if not lesson.hints:
         raise WorkbookError(
             f"Lesson {lesson.number} has no hints.{restore_advice(lesson.checks_folder / 'hints.toml')}"

@@ -21,12 +21,14 @@ class CheckEntry:
     """What lesson.toml promises about one check.
 
     `unsolved` says how the lesson fares as it is handed out; `fault` names what the check exposes
-    and is empty for a check that only guards what already works.
+    and is empty for a check that only guards what already works. `subsystem` is the part of the app that the check
+    counts for, in a lesson with a score for each part.
     """
 
     name: str
     unsolved: Literal["fails", "passes"]
     fault: str = ""
+    subsystem: str = ""
 
 
 PLACEHOLDERS = (
@@ -86,6 +88,8 @@ class Lesson:
     edit: tuple[str, ...] = ()
     """The files in which the solution differs from the lesson."""
     checks: tuple[CheckEntry, ...] = ()
+    gives_hints: bool = True
+    """Whether each check that fails as handed out has hints; false in an exam."""
     changed: tuple[str, ...] = ()
     """The files that the solution before this lesson has not, has otherwise, or has and this lesson has not."""
     app: str = "app.main:app"

@@ -28,6 +28,6 @@ def missing(lesson: Lesson) -> list[str]:
             f'{manifest}: a [[check]] with name = "test_..." and unsolved = "fails" or "passes" for each check'
         )
     for entry in lesson.checks:
-        if entry.unsolved == "fails" and not lesson.hints.get(entry.name):
+        if lesson.gives_hints and entry.unsolved == "fails" and not lesson.hints.get(entry.name):
             lacks.append(f'{hints}: {entry.name} = ["a question", "the cause", "the line to write"]')
     return lacks

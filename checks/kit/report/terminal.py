@@ -21,6 +21,7 @@ from checks.kit.report.encoding import can_print
 from checks.kit.report.known_errors import explain_error
 from checks.kit.report.model import Outcome, Report, Result
 from checks.kit.report.safe_text import escape_controls
+from checks.kit.report.scores import score_lines
 from checks.kit.testbed.evidence import Evidence, Line
 
 if TYPE_CHECKING:
@@ -203,6 +204,8 @@ def summary(out: Console, report: Report, next_file: str, total: int = 0) -> Non
     out.print()
     style = "bold green" if report.passed else "bold"
     out.print(f"Lesson {report.lesson:02} · {report.tally(total)}", style=style)
+    for row in score_lines(find_lesson(report.lesson), report):
+        out.print(row)
     if report.changed:
         out.print("The code was edited while the checks ran, so this run does not count.")
     if report.all_green and not report.passed:  # a part says nothing about the lesson

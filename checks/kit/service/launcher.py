@@ -93,6 +93,9 @@ class Launcher(Protocol):
     async def port(self) -> socket.socket | None:
         """A listening socket on 127.0.0.1 as the apps see it; None where they see the same one as everybody."""
 
+    async def client(self) -> socket.socket | None:
+        """A socket that reaches the loopback of the apps once it is connected; None as with `port`."""
+
     def close(self) -> None:
         """Ends every process that is still running, with its process group."""
 
@@ -153,6 +156,9 @@ class WarmLauncher:
             self._writer.transport.abort()  # `_listen` then tells everybody who waits
 
     async def port(self) -> socket.socket | None:
+        return None
+
+    async def client(self) -> socket.socket | None:
         return None
 
     async def _send(self, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
@@ -255,6 +261,9 @@ class SpawnLauncher:
         pass  # nothing is between it and its processes
 
     async def port(self) -> socket.socket | None:
+        return None
+
+    async def client(self) -> socket.socket | None:
         return None
 
     async def _watch(self, child: asyncio.subprocess.Process, process: Process) -> None:

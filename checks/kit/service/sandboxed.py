@@ -49,12 +49,19 @@ class SandboxedLauncher(WarmLauncher):
             return await self._launch({"spec": asdict(spec)}, fds)
 
     async def port(self) -> socket.socket | None:
+        return await self._socket("port")
+
+    async def client(self) -> socket.socket | None:
+        return await self._socket("client")
+
+    async def _socket(self, kind: str) -> socket.socket | None:
+        """A socket that was made in the sandbox, of a kind that the fork server knows; None where there is none."""
         if not self._sandbox_spec.sandbox:
             return None
         ours, theirs = socket.socketpair()
         with ours, theirs:
             try:
-                await self._send({"id": next(self._ids), "port": True}, [theirs.fileno()])
+                await self._send({"id": next(self._ids), kind: True}, [theirs.fileno()])
                 theirs.close()
                 _, fds, _, _ = await asyncio.to_thread(socket.recv_fds, ours, 16, 1)
             except OSError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import secrets
@@ -139,12 +140,14 @@ class PgBouncer:
             return
         # since 1.23 it waits for its clients after SIGTERM; older ones have no immediate end by SIGQUIT
         at_once = signal.SIGTERM if self.version < (1, 23) else signal.SIGQUIT
-        process.send_signal(signal.SIGKILL if kill else at_once)
+        with contextlib.suppress(ProcessLookupError):  # it may end by itself meanwhile
+            process.send_signal(signal.SIGKILL if kill else at_once)
         try:
             async with asyncio.timeout(STOP_TIMEOUT):
                 await process.wait()
         except TimeoutError:
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
             await process.wait()
         # or the next one finds the socket of a process that was killed
         (self._folder / f".s.PGSQL.{self.address.port}").unlink(missing_ok=True)

@@ -135,6 +135,17 @@ class Runtime:
         listener = await self.port()
         return listener or socket.create_server(("127.0.0.1", 0), backlog=512)
 
+    async def dial(self, host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connects to an address on which a process of this run listens, in a sandbox too. Raises OSError."""
+        client = await self._launcher.client() or socket.socket()
+        client.setblocking(False)
+        try:
+            await asyncio.get_running_loop().sock_connect(client, (host, port))
+        except BaseException:
+            client.close()
+            raise
+        return await asyncio.open_connection(sock=client)
+
     def workspace(self, folder: Path, note: Note = ignore) -> Workspace:
         """What starts processes in `folder`, a lesson's."""
         return Workspace(self._launcher, folder, self.scratch, STATE / "pycache", note)

@@ -159,6 +159,8 @@ class ForkServer:
             self._fork(app, spec_from(message["spec"]), fds)
         elif "port" in message:
             _open_port(fds[0])
+        elif "client" in message:
+            _open_client(fds[0])
         else:
             self._signal(app, message)
         for fd in fds:
@@ -249,6 +251,12 @@ def _open_port(through: int) -> None:
     with bind_port() as listener, socket.socket(fileno=os.dup(through)) as out:
         listener.listen(512)
         socket.send_fds(out, [b"port"], [listener.fileno()])
+
+
+def _open_client(through: int) -> None:
+    """Sends a socket through the socket `through` that is to be connected: to what apps listen on; see `_open_port`."""
+    with socket.socket() as client, socket.socket(fileno=os.dup(through)) as out:
+        socket.send_fds(out, [b"client"], [client.fileno()])
 
 
 def _exit_code(leave: SystemExit) -> int:

@@ -12,8 +12,9 @@ import io
 import re
 from collections.abc import Iterable, Iterator
 
-from checks.kit.report.model import Outcome, Result
+from checks.kit.report.model import Outcome, Report, Result
 from checks.kit.report.safe_text import display_text
+from checks.kit.report.scores import scores
 from checks.kit.submissions.model import Gradebook, Submission, timestamp
 from checks.kit.submissions.results.text import NOT_FINAL, NOT_GRADED, NOT_SUBMITTED, WAITING, absence
 
@@ -82,6 +83,24 @@ def by_lesson(gradebook: Gradebook) -> bytes:
                 found, reason = ("no", "") if reason == NOT_SUBMITTED else ("yes", reason)
                 row = [found, "", len(lesson.checks), reason, ""]
             rows.append([*start, *row, *when, timestamp(grade.at if grade else None)])
+    return to_csv(rows)
+
+
+def by_subsystem(gradebook: Gradebook) -> bytes:
+    """subsystems.csv: `learner, source, lesson, subsystem, passed, of, handed_in, known_by, graded`.
+
+    `passed` is empty without a final grade. `handed_in` and `graded` are times in UTC.
+    """
+    rows: list[Row] = [["learner", "source", "lesson", "subsystem", "passed", "of", "handed_in", "known_by", "graded"]]
+    for learner in gradebook.learners:
+        submission = learner.submission
+        for lesson in gradebook.lessons:
+            grade = learner.grades.get(lesson.number)
+            final = grade is not None and not grade.has_error
+            when: Row = [*handed_in(submission), timestamp(grade.at if grade else None)]
+            for score in scores(lesson, grade.report if grade else Report(lesson.number, lesson.title, "")):
+                who: Row = [cell(submission.learner), cell(submission.source), lesson.number]
+                rows.append([*who, score.subsystem, score.passed if final else "", score.of, *when])
     return to_csv(rows)
 
 

@@ -2,6 +2,7 @@
 
 index.html       for people
 results.csv      a row per learner; lessons.csv: per lesson; checks.csv: per check
+subsystems.csv   a row per learner and subsystem, where a lesson has a score for each of these
 marks.csv        a row per learner with points and mark; moodle.csv or canvas.csv, if there is a roster, to import
 results.json     everything, as results.schema.json describes it
 junit.xml        for continuous integration
@@ -58,6 +59,8 @@ def files(gradebook: Gradebook, rules: Rules | None = None) -> Iterator[tuple[st
     yield "results.csv", tables.by_learner(gradebook)
     yield "lessons.csv", tables.by_lesson(gradebook)
     yield "checks.csv", tables.by_check(gradebook)
+    if any(entry.subsystem for lesson in gradebook.lessons for entry in lesson.checks):
+        yield "subsystems.csv", tables.by_subsystem(gradebook)
     marks = make_marks(gradebook, rules)
     yield "marks.csv", marks_table.table(gradebook, marks, rules)
     if rules.roster:
@@ -86,7 +89,11 @@ def everything(gradebook: Gradebook, slugs: list[str]) -> dict[str, Any]:
             {
                 "lesson": lesson.number,
                 "title": lesson.title,
-                "checks": [{"name": entry.name, "title": lesson.titles[entry.name]} for entry in lesson.checks],
+                "checks": [
+                    {"name": entry.name, "title": lesson.titles[entry.name]}
+                    | ({"subsystem": entry.subsystem} if entry.subsystem else {})
+                    for entry in lesson.checks
+                ],
             }
             for lesson in gradebook.lessons
         ],

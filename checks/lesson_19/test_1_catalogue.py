@@ -1,0 +1,116 @@
+"""Lesson 19: the catalogue shows what is stored, and a request costs what it has to."""
+
+import pytest
+
+from checks.kit.report import expect
+from checks.lesson_19.pairs import paired
+from checks.lesson_19.reference import launch_reference
+from checks.lesson_19.traffic import patiently
+
+STALE = "The customer sees one price and pays another one, and each of two processes says something else."
+MANY_BOOKS = 3000
+MOST = 5
+"""Times the time of the reference. The solution needs 1.4 to 2.4 times of it."""
+
+
+async def test_each_process_shows_what_is_stored(rehearsal):
+    """From the response to a change on, each process shows what is stored: in lists, quotes, exports and searches."""
+    a, b = await rehearsal.open()
+    shop, visit = rehearsal.world.a, rehearsal.world.a.visit
+    book = shop.ids.books[1]
+    await shown(a, visit, book), await shown(b, visit, book)
+    for number, (writes, cents) in enumerate(((a, 4321), (b, 1234), (a, 8765))):
+        body = {"price_cents": cents, "title": f"50%_off {number}\\"}
+        headers = visit | {"If-Match": "*"}
+        changed = await patiently(writes, "PATCH", f"/books/{book}", json=body, headers=headers)
+        rehearsal.timeline.note(f"one process changes the price to {cents}: status {changed.status}")
+        for name, app in (("the same process", writes), ("the other process", b if writes is a else a)):
+            told = await shown(app, visit, book)
+            rehearsal.timeline.note(f"{name} shows {told}")
+            wrong = {where: price for where, price in told.items() if price != cents}
+            expect(
+                changed.status == 200 and not wrong,
+                f"A book costs {cents} cents now. {name.capitalize()} shows: "
+                f"{', '.join(f'{where} {price}' for where, price in wrong.items()) or changed}",
+                because=STALE,
+                section="Catalogue",
+            )
+    await expect_exact(rehearsal, a, visit)
+
+
+async def shown(app, visit, book):
+    """The price of a book by the place where it is shown."""
+    lists = {"the catalogue": ("/catalogue?size=100", "books"), "the list": ("/books?limit=100", "books")}
+    prices = {}
+    for name, (path, key) in lists.items():
+        page = await patiently(app, "GET", path, headers=visit)
+        prices[name] = next((one["price_cents"] for one in page[key] if one["id"] == book), None)
+    authors = await patiently(app, "GET", "/authors", headers=visit)
+    prices["the authors"] = next(
+        (one["price_cents"] for author in authors.json for one in author["books"] if one["id"] == book), None
+    )
+    prices["the book"] = (await patiently(app, "GET", f"/books/{book}", headers=visit))["price_cents"]
+    body = {"lines": [{"book_id": book, "quantity": 1}]}
+    prices["the quote"] = (await patiently(app, "POST", "/quotes", json=body, headers=visit))["total_cents"]
+    export = (await patiently(app, "GET", "/export/books.csv", headers=visit)).text
+    row = next((line for line in export.splitlines() if line.startswith(f"{book},")), ",,")
+    prices["the export"] = int(row.split(",")[-2] or 0)
+    return prices
+
+
+async def expect_exact(rehearsal, app, visit):
+    """A search for a title finds the books that are called so, whatever is in the title."""
+    first, second, third = rehearsal.world.a.ids.books[:3]
+    titles = {first: "50% off", second: "50% or more is off", third: r"C:\new"}
+    for book, title in titles.items():
+        headers = visit | {"If-Match": "*"}
+        await patiently(app, "PATCH", f"/books/{book}", json={"title": title}, headers=headers)
+    searches = {"50% off": [first], " 50% OFF ": [first], r"c:\NEW": [third], "50__off": [], "%": [], r"c:\\new": []}
+    for text, wanted in searches.items():
+        found = await patiently(app, "GET", "/search/titles", params={"title": text}, headers=visit)
+        ids = [one["id"] for one in found.json] if found.ok else found
+        rehearsal.timeline.note(f"a search for {text!r} finds {ids}")
+        expect(
+            ids == wanted,
+            f"The shop has the titles {', '.join(map(repr, titles.values()))}. A search for {text!r} found {ids}. "
+            f"Expected: {wanted}.",
+            because="The customer is shown books that nobody looked for, or not the one that was.",
+            section="Catalogue",
+        )
+
+
+@pytest.mark.serial
+async def test_the_shop_is_fast_enough(rehearsal):
+    """A page of a book, of the catalogue or an order takes at most 5 times as long as in the reference."""
+    shop = rehearsal.world.a
+    await more_books(rehearsal.shop, shop)
+    [app, _] = await rehearsal.open()
+    reference = await launch_reference(rehearsal.testbed)
+    buyer = rehearsal.world.buyers[0]
+    kinds = {
+        "GET /books/{id}": ("GET", f"/books/{shop.book}", {"headers": shop.visit}),
+        "GET /catalogue": ("GET", "/catalogue?size=20", {"headers": shop.visit}),
+        "POST /orders": ("POST", "/orders", {"headers": buyer.headers, "json": buyer.basket(0)}),
+    }
+    for name, request in kinds.items():
+        ours, its = await paired(app, reference, request)
+        rehearsal.timeline.note(f"{name}: {ours / its:.1f} times the time of the reference")
+        expect(
+            ours <= MOST * its,
+            f"{name} took {ours / its:.1f} times as long as in the reference, which does the same work without an ORM. "
+            f"Expected: at most {MOST} times. The author of the book has {MANY_BOOKS} others.",
+            because="The sale needs many times the machines, and there are three hours left.",
+            section="Catalogue",
+        )
+
+
+async def more_books(shop, hosted):
+    """An author with very many books, one of which is looked at. Its stock never ends."""
+    await shop.execute(
+        "INSERT INTO books (isbn, title, author_id, price_cents, stock, shop_id) "
+        "SELECT 'many' || n, 'More ' || n, b.author_id, 900, 5, b.shop_id "
+        "FROM books b, generate_series(100000, 99999 + $2::int) AS n WHERE b.id = $1",
+        *(hosted.book, MANY_BOOKS),
+    )
+    await shop.execute("UPDATE books SET stock = 100000 WHERE id = $1", hosted.book)
+    await shop.settle()

@@ -1,0 +1,22 @@
+"""What the shop refuses, in its own words. A worker and a command can handle them; HTTP has them translated."""
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+
+from app.problems import problem
+
+
+class Refusal(Exception):
+    """What was asked for is not possible. The transaction must be rolled back. The message is for whoever asked."""
+
+
+class NotFound(Refusal):
+    """What was asked for is not there."""
+
+
+def answer_refusals(app: FastAPI) -> None:
+    app.add_exception_handler(Refusal, refused)
+
+
+async def refused(request: Request, error: Exception) -> JSONResponse:
+    return problem(404 if isinstance(error, NotFound) else 409, str(error))

@@ -1,0 +1,21 @@
+from fastapi import APIRouter, HTTPException
+from sqlalchemy import select, update
+
+from app.database import Session
+from app.models import Book
+from app.schemas import Counted, Id
+
+router = APIRouter(prefix="/books/{book_id}/stock")
+
+
+@router.put("")
+async def count_stock(book_id: Id, body: Counted, session: Session) -> Counted:
+    """Enters what was counted in the shop. The row is locked, so that two counts do not meet."""
+    async with session.begin():
+        stock = await session.scalar(select(Book.stock).where(Book.id == book_id).with_for_update())
+        if stock is None:
+            raise HTTPException(404, "no such book")
+        if abs(stock - body.stock) > 100:
+            raise HTTPException(409, f"{body.stock} counted, {stock} expected: count again")
+        await session.execute(update(Book).where(Book.id == book_id).values(stock=body.stock))
+    return body

@@ -1,0 +1,1 @@
+"""What the shop charges: the price of a copy, quotes and invoices."""
