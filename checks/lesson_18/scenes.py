@@ -23,7 +23,7 @@ from checks.lesson_18.compose import Compose, test_of
 from checks.lesson_18.fixtures import without_tables
 from checks.lesson_18.locked import packages, trouble
 from checks.lesson_18.running import Release, Web, accepts
-from checks.lesson_18.test_2_starting import all_at_work
+from checks.lesson_18.test_2_starting import BUDGET, all_at_work, crowd
 from checks.lesson_18.test_3_files import context_with_private_files
 
 if TYPE_CHECKING:
@@ -248,19 +248,12 @@ async def server_on_a_socket() -> AsyncIterator[tuple[str, str]]:
 
 
 async def opened_by(
-    s: RunningApp, release: Release, shop: Furnished, command: list[str], env: Mapping[str, str], requests: int = 24
+    s: RunningApp, release: Release, shop: Furnished, command: list[str], env: Mapping[str, str]
 ) -> int:
-    """How many connections a service opens for requests of which each is held in the database."""
+    """How many connections a service uses at a time, for requests of which each is held in the database."""
     web = await release.web(command=command, env=env)
-    opened: set[int] = set()
     async with s.wire.hold(lambda one: one.process == web.process.name and "FROM books" in one.text) as held:
-        sent = []
-        for _ in range(requests):
-            sent.append(web.app.start_request("GET", shop.book))
-            await web.app.flush()  # one after the other, or a single worker takes them all
-        while sum(one.task.done() for one in sent) + len(held.waiting) < requests:
-            await held.count_within(requests, 0.1)
-        opened.update(one.id for one in s.wire.connections if one.process == web.process.name)
+        most, sent = await crowd(web, shop.book, s.wire, held, BUDGET)
     await asyncio.gather(*(one.task for one in sent), return_exceptions=True)
     await web.process.kill()
-    return len(opened)
+    return most
