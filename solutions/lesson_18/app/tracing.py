@@ -22,14 +22,15 @@ tracer = trace.get_tracer("bookshop")
 async def sending_spans(collector: HttpUrl | None) -> AsyncIterator[None]:
     """Sends spans for the time of the block, from a thread: no request waits for the collector, and none fails.
 
-    On the way out it sends what is left. A collector that does not respond gets a second for each batch.
+    On the way out it sends what is left. A collector that does not respond gets a second for each batch, and two
+    batches hold all that can wait.
     """
     if collector is None:
         yield
         return
     exporter = OTLPSpanExporter(f"{str(collector).rstrip('/')}/v1/traces", timeout=1)
     provider = TracerProvider(resource=Resource.create({"service.name": "bookshop"}))
-    provider.add_span_processor(BatchSpanProcessor(exporter))
+    provider.add_span_processor(BatchSpanProcessor(exporter, max_export_batch_size=1024))
     trace.set_tracer_provider(provider)
     try:
         yield
