@@ -151,7 +151,8 @@ def pgbouncer() -> Finding:
 
     if path := find_pgbouncer():
         return Finding(True, f"pgbouncer: {path}")
-    return Finding(None, "pgbouncer is not installed; lesson 17 needs it", HOW_TO_INSTALL)
+    needed = ", ".join(str(lesson.number) for lesson in all_lessons() if lesson.pgbouncer)
+    return Finding(None, f"pgbouncer is not installed; needed by the lessons {needed}", HOW_TO_INSTALL)
 
 
 def sandbox() -> Finding:
