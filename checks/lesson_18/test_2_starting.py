@@ -133,22 +133,6 @@ async def test_a_replica_does_not_migrate(release, furnished, server_side, wire)
     )
 
 
-@pytest.mark.patient
-async def test_connections_stay_within_their_budget(release, furnished, wire):
-    """However many workers it has, `web` opens no more than DATABASE_CONNECTIONS connections."""
-    web = await release.web(env={"DATABASE_CONNECTIONS": str(BUDGET)})
-    async with wire.hold(lambda one: one.process == "web" and "FROM books" in one.text) as held:
-        most, requests = await crowd(web, furnished.book, wire, held, BUDGET)
-    await asyncio.gather(*(one.task for one in requests), return_exceptions=True)
-    expect(
-        0 < most <= BUDGET,
-        f"DATABASE_CONNECTIONS is {BUDGET}. With {len(requests)} requests under way `web` used {most} connections at "
-        "the same time, or more.",
-        because="With a few replicas the database has no connection left, for nobody.",
-        section="Workers times pool",
-    )
-
-
 async def crowd(web, path, wire, held, enough):
     """Sends requests that are held in the database: the most connections in use at a time, and the requests.
 
