@@ -27,7 +27,7 @@ def image(tmp_path: Path, text: str) -> Image:
     ("COPY --chown=1:1 deploy/*.sh /bin/", {"/bin/start.sh"}),
     ('COPY ["deploy/start.sh", "requirements.txt", "/x/"]', {"/x/start.sh", "/x/requirements.txt"}),
     ("COPY . .", {f"/srv/{name}" for name in CONTEXT}),
-    ("COPY --from=ghcr.io/astral-sh/uv /uv /bin/uv", set()),
+    ("COPY --from=astral/uv /uv /bin/uv", set()),
 ])  # fmt: skip
 def test_what_copy_puts_into_an_image(tmp_path: Path, copy: str, files: set[str]) -> None:
     assert set(image(tmp_path, f"FROM python:3.13\nWORKDIR /srv\n{copy}").files) == files
