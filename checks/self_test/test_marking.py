@@ -205,8 +205,8 @@ def test_weights_of_lessons_and_checks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[lesson_99]\npoints = 1", "lesson_99 is no lesson"),
-        ("lesson_00 = 3", "lesson_00 is no lesson"),
+        ("[lesson_99]\npoints = 1", "lesson_99: expected given = 1"),
+        ("lesson_00 = 3", "lesson_00: expected given = 1"),
         ("[lesson_00]\ntest_x = 1", "lesson_00 has no check test_x"),
         ("[lesson_00]\npoints = -1", "lesson_00.points is -1. Write a number"),
         ("[lesson_00]\npoints = 'ten'", "lesson_00.points is ten"),

@@ -12,9 +12,8 @@ from threading import Thread
 from typing import Any
 
 from checks.kit.cli.follow_serve import follow_serve
-from checks.kit.cli.screen import Page, Screen
+from checks.kit.cli.screen import Lines, Page, Screen
 from checks.kit.lessons.lesson import Lesson
-from checks.kit.report import terminal
 from checks.kit.report.live import LiveReport
 from checks.kit.report.model import Result
 from checks.kit.report.next_step import next_step
@@ -24,16 +23,10 @@ from checks.kit.view.requests import Requests
 from checks.kit.view.server import serving
 
 
-class Brief:
+class Brief(Lines):
     """The terminal of `workbook view`: a line for each grading, because the page says the rest."""
 
-    def __init__(self) -> None:
-        self.out = terminal.console()
-
     def begins(self, lesson: Lesson, were_green: Collection[str]) -> None:
-        return
-
-    def check(self, live_report: LiveReport) -> None:
         return
 
     def result(self, live_report: LiveReport, result: Result) -> None:
@@ -42,21 +35,6 @@ class Brief:
     def ended(self, live_report: LiveReport) -> None:
         if report := live_report.report:
             self.out.print(f"Lesson {report.lesson:02} · {report.tally()} · {next_step(report)}", soft_wrap=True)
-
-    def broke(self, text: str) -> None:
-        self.out.print(text, style="red")
-
-    def notice(self, sentence: str) -> None:
-        self.out.print(sentence, style="bold red", soft_wrap=True)
-
-    def progressed(self) -> None:
-        return
-
-    def said(self) -> None:
-        return
-
-    def resized(self) -> None:
-        return
 
 
 @asynccontextmanager

@@ -29,7 +29,7 @@ MAX_BYTES = 100_000
 """Bytes of a file that is read for its tokens; a lesson's own files have a tenth of that."""
 
 CHOSEN = {Number: "0", String: "''"}
-"""What stands for a number or a text, whatever it is."""
+"""The token of any number and of any text."""
 
 Runs = frozenset[int]
 
@@ -77,4 +77,4 @@ def _token(kind: _TokenType, text: str) -> str:
         return ""
     if kind in Name and kind not in Name.Builtin:
         return "name"
-    return next((stands for chosen, stands in CHOSEN.items() if kind in chosen), text)
+    return next((token for chosen, token in CHOSEN.items() if kind in chosen), text)

@@ -7,11 +7,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup, escape
 
 from checks.kit.report.known_errors import explain_error
 from checks.kit.report.safe_text import display_text
+from checks.kit.report.templates import template_environment
 
 CODE = re.compile(r"`([^`\n]+)`")
 """Code in a sentence, as tickets, docstrings and hints write it."""
@@ -26,13 +27,8 @@ def render(template: str, **values: Any) -> str:
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: display_text(value) if type(value) is str else value,
+    environment = template_environment(
+        TEMPLATES, finalize=lambda value: display_text(value) if type(value) is str else value
     )
     environment.filters |= {"means": explain_error, "with_code": with_code}
     return environment

@@ -75,7 +75,7 @@ def _weights(raw: Mapping[str, Any], known: Sequence[Lesson]) -> Weights:
         if name == "given":
             continue
         if name not in lessons or not isinstance(table, dict):
-            raise WorkbookError(f"{name} is no lesson. Write given = 1, or a table such as [lesson_01].")
+            raise WorkbookError(f"{name}: expected given = 1, or the table of a lesson, such as [lesson_01].")
         lesson = lessons[name]
         for key, value in table.items():
             if key == "points":

@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from checks.kit.report.model import Outcome
 from checks.kit.report.safe_text import display_text
+from checks.kit.report.templates import template_environment
 from checks.kit.report.terminal import SYMBOL
 
 FOLDER = Path(__file__).parent
@@ -34,13 +34,7 @@ HEADING = re.compile(r"^( {3})(\S.*)$", re.MULTILINE)
 
 def render(template: str, **variables: Any) -> str:
     """The HTML file that a template gives, with page.css in it."""
-    environment = Environment(
-        loader=FileSystemLoader(FOLDER),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = template_environment(FOLDER)
     environment.filters |= {"moment": moment, "duration": duration}
     environment.filters |= {"display_text": display_text, "highlighted": highlighted}
     css = Markup((FOLDER / "page.css").read_text(encoding="utf-8"))
