@@ -46,7 +46,12 @@ def read(path: Path) -> list[Step]:
     # in YAML 1.1 the word `on` is a boolean
     data = {("on" if key is True else key): value for key, value in data.items()} if isinstance(data, dict) else data
     wrong = violation("github-workflows", data)
-    expect(not wrong, f"deploy/ci.yaml does not follow the specification of workflows: {wrong}.", because=BECAUSE, section="What CI has to notice")
+    expect(
+        not wrong,
+        f"deploy/ci.yaml does not follow the specification of workflows: {wrong}.",
+        because=BECAUSE,
+        section="What CI has to notice",
+    )
     events = data["on"]
     events = [events] if isinstance(events, str) else events
     expect(

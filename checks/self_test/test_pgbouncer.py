@@ -48,6 +48,14 @@ async def test_four_clients_share_two_connections_to_postgres(testbed: Testbed) 
         await client.close()
 
 
+async def test_a_verdict_shows_what_it_wrote_after_its_start(testbed: Testbed) -> None:
+    title = "What PgBouncer wrote"
+    assert [section.lines for section in testbed.evidence() if section.title == title] == [[]]
+    await (await connect(testbed)).close()
+    [section] = [section for section in testbed.evidence() if section.title == title]
+    assert any("login attempt" in line.text for line in section.lines)
+
+
 LOOK = """
 import asyncio, asyncpg, os, sys
 

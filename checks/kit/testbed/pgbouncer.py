@@ -84,12 +84,18 @@ class PgBouncer:
         self._owner = owner
         self._password = secrets.token_hex(16)
         self._process: asyncio.subprocess.Process | None = None
+        self._log_of_start = 0  # characters
         self.address = Address(str(folder), PORT)
 
     @property
     def log(self) -> str:
         """What it has written since the first start."""
         return (self._folder / "log").read_text(encoding="utf-8", errors="replace")
+
+    @property
+    def log_after_start(self) -> str:
+        """What it has written since it accepted connections for the first time: nothing, if nobody used it."""
+        return self.log[self._log_of_start :]
 
     def configure(self, databases: Mapping[str, str], logins: Sequence[Login], options: Options) -> None:
         """Writes its files: databases by name with their connection strings, who may log in, and `[pgbouncer]`."""
@@ -132,6 +138,7 @@ class PgBouncer:
                 f"PgBouncer did not start. It said: {self.log[-600:].strip() or 'nothing'}\n"
                 "See whether it starts by itself: pgbouncer --version"
             )
+        self._log_of_start = self._log_of_start or len(self.log)
 
     async def stop(self, *, kill: bool = False) -> None:
         """Ends it, with all connections through it; with `kill` it has no time to say goodbye."""

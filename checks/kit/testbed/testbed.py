@@ -118,7 +118,7 @@ class Testbed:
                 ) as self.pgbouncer,
                 open_proxy(self.pgbouncer.address, await self.runtime.port()) as wire,
             ):
-                self.add_evidence("What PgBouncer wrote", lambda: self.pgbouncer.log.splitlines()[-10:])
+                self.add_evidence("What PgBouncer wrote", lambda: self.pgbouncer.log_after_start.splitlines()[-10:])
                 yield wire
 
     @property
