@@ -87,8 +87,8 @@ async def test_the_service_is_not_root(release):
         expect(
             uid.isdecimal() and int(uid) > 0,
             f"The service {name} runs as {user or 'root, for no USER is set'}.",
-            because="Where the service is root, an attacker who breaks into it is root in the container. A platform that "
-            "refuses root cannot tell from a name which user it is, and does not start the service.",
+            because="An attacker who breaks into a service of root is root in its container. A platform that refuses "
+            "root cannot tell from a name which user it is, and does not start the service.",
             section="What a stop leaves behind",
         )
 
