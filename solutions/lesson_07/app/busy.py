@@ -7,6 +7,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from sqlalchemy import AsyncAdaptedQueuePool, Connection, Engine, PoolProxiedConnection, event
 from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.exc import ResourceClosedError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,14 @@ PASSING = {
     "57P03",  # the server is starting up
 }
 
+CANNOT_CONNECT = (
+    NoConnectionFree,
+    OSError,
+    ResourceClosedError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+)
+
 
 class Unavailable(Exception):
     """The database cannot serve this request now. The cause is the error of the pool or of the driver.
@@ -44,14 +53,15 @@ class Pool(AsyncAdaptedQueuePool):
     """Raises Unavailable when it has no connection to give.
 
     asyncpg reports a refused connection, a reset and its own time limits as OSError, and one that is cut during the
-    login as InterfaceError. Here such an error comes from the database; a handler for the whole app would catch the
-    OSError of a missing file, too.
+    login as InterfaceError. SQLAlchemy sends statements of its own on an engine's first connection, and raises
+    ResourceClosedError if the server is silent then. Here such an error comes from the database; a handler for the
+    whole app would catch the OSError of a missing file, too.
     """
 
     def connect(self) -> PoolProxiedConnection:
         try:
             return super().connect()
-        except (NoConnectionFree, OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError) as error:
+        except CANNOT_CONNECT as error:
             raise Unavailable from error
 
 
