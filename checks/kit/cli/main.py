@@ -218,7 +218,8 @@ def doctor() -> None:
 @app.command(
     epilog="Examples: workbook grade submissions; workbook grade submissions --lessons 0-3,5 --jobs 4; "
     "workbook grade jane.zip team.bundle ~/forks/sam --out results; "
-    "workbook grade submissions --roster class.csv --due 2026-11-30 --late 10 --late-limit 50"
+    "workbook grade submissions --roster class.csv --due 2026-11-30 --late 10 --late-limit 50; "
+    "workbook grade ~/shared/room --lessons 3 --watch"
 )
 def grade(
     paths: Annotated[
@@ -260,6 +261,10 @@ def grade(
     late_limit: Annotated[
         int, typer.Option(min=0, max=100, help="Percent of the points that being late costs at most.")
     ] = 100,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Stay: show the class on a page, and grade again what changes.")
+    ] = False,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="With --watch, only print the address.")] = False,
 ) -> None:
     """For instructors: grades the submissions of a class, each in a sandbox, and writes the results.
 
@@ -267,13 +272,25 @@ def grade(
     """
     from checks.kit.cli import grade as module
     from checks.kit.cli.marking_rules import marking_rules
+    from checks.kit.report import terminal
 
-    rules = marking_rules(roster, weights, due, late, late_limit)
-    raise typer.Exit(
-        module.grade(
-            paths, lessons, out, rules, workers=jobs, limit=limit, again=again, scheduler=scheduler, one_each=one
-        )
+    console = terminal.console()
+    grading = module.prepare(
+        console,
+        paths,
+        lessons,
+        out,
+        marking_rules(roster, weights, due, late, late_limit),
+        workers=jobs,
+        limit=limit,
+        scheduler=scheduler,
+        one_each=one,
     )
+    if watch:
+        from checks.kit.cli import grade_watch
+
+        raise typer.Exit(grade_watch.watch(console, grading, again=again, browser=not no_browser))
+    raise typer.Exit(module.grade(console, grading, again=again))
 
 
 @app.command(name="class", epilog="Examples: workbook class ~/bookshop-class; workbook class ~/day-one --lessons 0-3")

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
-import webbrowser
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
-from threading import Thread
 from typing import Any
 
+from checks.kit.cli.browser import open_in_browser
 from checks.kit.cli.follow_serve import follow_serve
 from checks.kit.cli.screen import Lines, Page, Screen
 from checks.kit.lessons.lesson import Lesson
@@ -53,16 +50,10 @@ async def page(
         screen.out.print("Anybody who has this address can read the page. Ctrl-C ends it.", style="dim", soft_wrap=True)
         if isinstance(screen, Page):
             screen.address = f"The page: {address}"
-        if browser and _has_browser():
-            # some commands for a browser end with it, and nobody is to wait for that
-            Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+        if browser:
+            open_in_browser(address)
         following = asyncio.create_task(follow_serve(lambda: board.lesson or lesson, Requests(regions)))
         try:
             yield board
         finally:
             following.cancel()
-
-
-def _has_browser() -> bool:
-    """Whether a window can be opened; otherwise Python would look for a browser that takes over the terminal."""
-    return sys.platform in ("win32", "darwin") or any(map(os.environ.get, ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY")))

@@ -75,20 +75,27 @@ class GradingRun:
         lessons = [find_lesson(number) for number in numbers]
         servers = sorted({grade.report.postgres for grade in self._grades.values()} - {""})
         gradebook = Gradebook(lessons, ", ".join(servers), isolation, self.settings.kit)
-        for index, submission in enumerate(self.submissions):
-            learner = LearnerGrades(submission)
-            for number in submission.lessons:
-                key = self._jobs[index, number].key
-                if grade := self._grades.get(key):
-                    learner.grades[number] = grade
-                elif key not in self.failed:
-                    learner.waiting |= {number}
-            gradebook.learners.append(learner)
+        gradebook.learners = [self.learner(index) for index in range(len(self.submissions))]
         return gradebook
+
+    def learner(self, index: int) -> LearnerGrades:
+        """The grades so far of the submission at this place."""
+        learner = LearnerGrades(self.submissions[index])
+        for number in learner.submission.lessons:
+            key = self._jobs[index, number].key
+            if grade := self._grades.get(key):
+                learner.grades[number] = grade
+            elif key not in self.failed:
+                learner.waiting |= {number}
+        return learner
+
+    def places(self, key: str) -> list[int]:
+        """The places in `submissions` of those who submitted the job of this key."""
+        return [index for (index, _), job in self._jobs.items() if job.key == key]
 
     def learners(self, key: str) -> list[str]:
         """The learners who submitted the job of this key."""
-        return [self.submissions[index].learner for (index, _), job in self._jobs.items() if job.key == key]
+        return [self.submissions[index].learner for index in self.places(key)]
 
     def _note_likeness(self) -> None:
         """Adds sentences for the instructor: who has the same files as another one or the solution, or nearly so."""

@@ -28,18 +28,20 @@ LEAVE_TIMEOUT = 2
 
 
 @contextlib.asynccontextmanager
-async def serving(regions: Regions, act: Callable[[str], bool], command: str) -> AsyncIterator[str]:
+async def serving(
+    regions: Regions, act: Callable[[str], bool], command: str, template: str = "page.html"
+) -> AsyncIterator[str]:
     """Serves the page while the block lasts; yields its address, which holds a token that nobody can guess.
 
     `act` gets the path of what a button asks for, and returns whether there is such a thing. `command` is what to type
-    to have the page again.
+    to have the page again. `template` is the page with the places of the regions.
     """
     token = secrets.token_urlsafe(16)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()  # now, so that a browser which is opened at once waits for the server instead of giving up
         config = uvicorn.Config(
-            Guard(_app(regions, act, command, token), token),
+            Guard(_app(regions, act, render(template, command=command), token), token),
             lifespan="off",
             ws="none",
             log_config=None,
@@ -67,9 +69,9 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _app(regions: Regions, act: Callable[[str], bool], command: str, token: str) -> Starlette:
+def _app(regions: Regions, act: Callable[[str], bool], html: str, token: str) -> Starlette:
     async def page(request: Request) -> Response:
-        return HTMLResponse(render("page.html", command=command))
+        return HTMLResponse(html)
 
     async def events(request: Request) -> Response:
         return StreamingResponse(_messages(regions), media_type="text/event-stream")

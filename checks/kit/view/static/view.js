@@ -16,7 +16,7 @@ function show(name, html) {
   for (const each of region.querySelectorAll("details")) {
     each.open = choices.get(each.dataset.key) ?? (each.open || unfolded.has(each.dataset.key));
   }
-  if (focused) (region.querySelector(focused) ?? document.getElementById("checks")).focus({ preventScroll: true });
+  if (focused) (region.querySelector(focused) ?? document.querySelector("main h2")).focus({ preventScroll: true });
   if (name === "head") document.title = `${region.querySelector(".tally b")?.textContent ?? ""} · Bookshop workbook`;
 }
 
