@@ -195,7 +195,8 @@ class Judge:
                 await meeting.begun("first")
                 both = await asyncio.gather(first, run("second"))
             after, left = await state(place), await place.maker.made()
-        if not all(run.is_green() for run in both):
+        # runs that wait for each other gain nothing by being started together, and would wait beyond their limit
+        if meeting.apart or not all(run.is_green() for run in both):
             self.suite.one_at_a_time()
         alike = named_by_the_time(made_databases(seen.statements), began, time.time())
         return [Seen(run, before, after, left) for run in both], alike
