@@ -1,12 +1,17 @@
 """What the checks ask about the learner's tests, run against the shop, other right shops and broken ones."""
 
 import asyncio
+import re
+import time
+from collections import Counter
+from dataclasses import dataclass
 
 from checks.kit.lessons.words import plural
 from checks.kit.postgres.database import SCHEMA_FINGERPRINT_SQL
 from checks.kit.report import expect
-from checks.kit.testbed.suite import other_apps, the_app
+from checks.kit.testbed.suite import SuiteRun
 from checks.lesson_14.meeting import Meeting
+from checks.lesson_14.names import made_databases, named_by_the_time
 
 BROKEN = {
     "stored": ("order_not_stored", "price_of_today", "gift_without_mail"),
@@ -20,6 +25,9 @@ BROKEN = {
 
 ORDERS = {"reversed": "the opposite order", "shuffled:1": "a random order"}
 """What the plugin calls an order, and what we call it."""
+
+MAX_STATEMENTS = 1500
+"""How many statements a run may send."""
 
 GREEN = "no test failed"
 
@@ -39,35 +47,59 @@ SEQUENCES = f"""
 SCHEMAS = f"SELECT nspname AS row FROM pg_namespace WHERE nspname !~ {SYSTEM}"
 
 
+@dataclass(frozen=True)
+class Seen:
+    """A run against the shop that the lesson hands out, what was in the developer's database before it, and what after.
+
+    `made` are the databases that are left.
+    """
+
+    run: SuiteRun
+    before: dict
+    after: dict
+    made: list
+
+    @property
+    def changed(self):
+        """What differs in the developer's database."""
+        names = self.before.keys() | self.after.keys()
+        return sorted(name for name in names if self.before.get(name) != self.after.get(name))
+
+    def is_clean(self):
+        return self.run.is_green() and not self.changed and not self.made and self.run.statements <= MAX_STATEMENTS
+
+
 class Judge:
     def __init__(self, testbed, suite):
         self.testbed = testbed
         self.suite = suite
-        self.shop = the_app(testbed.lesson)
+        self.shop = suite.shop
         self._lines = []
         testbed.add_evidence("What the tests said", lambda: self._lines)
 
     async def as_it_is(self):
-        """The run against the shop that the lesson hands out, what was there before it, and what after."""
-        await self.two_at_once()
-        return await self.suite.once("as it is", self._as_it_is)
+        """What was Seen of one run against the shop that the lesson hands out."""
+        both, _ = await self.two_at_once()
+        # two runs in one place that leave nothing and ask little: each of them is a run that does so
+        return both[0] if all(one.is_clean() for one in both) else await self.suite.once("as it is", self._as_it_is)
 
     async def _as_it_is(self):
         async with self.suite.place() as place:
             before = await state(place)
             run = await self.suite.run(place, self.shop)
-            return run, before, await state(place), await place.maker.made()
+            return Seen(run, before, await state(place), await place.maker.made())
 
     async def as_it_is_with_tests(self, *, because, section):
         """What `as_it_is` returns, if a test passed: else nobody can tell what a run leaves, or how much it asks."""
-        run, *rest = await self.as_it_is()
-        expect(run.passed(), f"On the shop as it is: {run.why_not_green()}", because=because, section=section)
-        return run, *rest
+        seen = await self.as_it_is()
+        said = f"On the shop as it is: {seen.run.why_not_green()}"
+        expect(seen.run.passed(), said, because=because, section=section)
+        return seen
 
     async def other_shops(self):
         """The runs against the other right shops, with what each does in another way."""
         await self.two_at_once()
-        apps = other_apps(self.testbed.lesson, "apps").values()
+        apps = self.suite.others("apps").values()
         runs = await asyncio.gather(*(self.suite.against(app) for app in apps))
         return list(zip(apps, runs, strict=True))
 
@@ -77,15 +109,22 @@ class Judge:
 
     async def broken(self, promises):
         """The runs against the broken shops of a list, each to its first red test."""
-        apps = other_apps(self.testbed.lesson, "mutants")
-        distrusted = [f"--kit-distrust={test}" for test in await self.distrusted()]
-        chosen = [apps[name] for name in BROKEN[promises]]
-        runs = await asyncio.gather(*(self.suite.against(app, "--kit-stop", *distrusted) for app in chosen))
+        mutants = self.suite.others("mutants")
+        chosen = [mutants[name] for name in BROKEN[promises]]
+        distrusted, orders = await asyncio.gather(self.distrusted(), self.orders())
+        options = ["--kit-stop", *(f"--kit-distrust={test}" for test in distrusted)]
+        any_order = all(orders.is_green(order) for order in ORDERS)
+
+        def first(app):
+            """If the order of the tests does not matter: begins with those that are likely to notice this fault."""
+            return [f"--kit-first={test}" for test in likely_to_notice(app.name, orders.tests)] if any_order else []
+
+        runs = await asyncio.gather(*(self.suite.against(app, *options, *first(app)) for app in chosen))
         return list(zip(chosen, runs, strict=True))
 
     async def expect_caught(self, promises, *, because, section):
         """Each broken shop of the list makes a test red that is green on all right ones."""
-        run, *_ = await self.as_it_is()
+        run = (await self.as_it_is()).run
         expect(
             run.is_green(),
             f"The tests are red on the shop as it is, so nobody can tell what they say about a broken one. "
@@ -136,6 +175,8 @@ class Judge:
 
         They come before all others. If they disturb each other, the others would, too: a port is one for all of them.
         Then only one run goes on at a time from here on, so that each check sees its own fault.
+
+        Returns what was Seen of each, and two names of databases that differ in the time only, or None.
         """
         return await self.suite.once("two at once", self._two_at_once)
 
@@ -148,12 +189,29 @@ class Judge:
                 finally:
                     await meeting.end(name)
 
-            first = asyncio.ensure_future(run("first"))
-            await meeting.begun("first")
-            both = await asyncio.gather(first, run("second"))
-        if not all(run.is_green() for run in both):
+            before, began = await state(place), time.time()
+            with place.wire.watching() as seen:
+                first = asyncio.ensure_future(run("first"))
+                await meeting.begun("first")
+                both = await asyncio.gather(first, run("second"))
+            after, left = await state(place), await place.maker.made()
+        # runs that wait for each other gain nothing by being started together, and would wait beyond their limit
+        if meeting.apart or not all(run.is_green() for run in both):
             self.suite.one_at_a_time()
-        return both
+        alike = named_by_the_time(made_databases(seen.statements), began, time.time())
+        return [Seen(run, before, after, left) for run in both], alike
+
+
+def likely_to_notice(mutant, tests):
+    """The three tests whose names have the rarest words in common with the name of a mutant."""
+    words = {test: words_of(test.rpartition("::")[2]) for test in tests}
+    common = Counter(word for has in words.values() for word in has)
+    return sorted(tests, key=lambda test: -sum(1 / common[word] for word in words[test] & words_of(mutant)))[:3]
+
+
+def words_of(name):
+    """Their first four letters: "gifts" is "gift", and "confirmed" is "confirmation"."""
+    return {word[:4] for word in re.findall("[a-z]+", name.lower())}
 
 
 def fell_over(run, distrusted):

@@ -42,6 +42,11 @@ class Meeting:
         host, port = self._listener.getsockname()
         return f"--kit-meet={name}@{host}:{port}"
 
+    @property
+    def apart(self) -> bool:
+        """Whether somebody waited in vain: the suite lets one run wait for the other one."""
+        return self._apart
+
     async def begun(self, name: str) -> None:
         """Returns when this run is at its first test, or has ended."""
         async with self._changed:

@@ -5,7 +5,10 @@ import json
 import socket
 import subprocess
 import sys
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,8 +16,9 @@ from checks.kit.lessons.lesson import find_lesson
 from checks.kit.service.inside.suite import MARK, notes_of
 from checks.kit.testbed.suite import SuiteRun, other_apps
 from checks.lesson_14 import meeting as meetings
-from checks.lesson_14.judge import BROKEN
+from checks.lesson_14.judge import BROKEN, Seen, likely_to_notice
 from checks.lesson_14.meeting import Meeting
+from checks.lesson_14.names import made_databases, named_by_the_time
 
 LESSON = find_lesson(14)
 
@@ -104,6 +108,56 @@ def test_the_plugin_runs_other_orders(tmp_path):
     begun = [note["test"].rpartition("::")[2] for note in notes if note["event"] == "begin"]
     assert begun[:4] == ["test_last", "test_broken", "test_states", "test_first"]
     assert sorted(begun[4:]) == sorted(begun[:4])
+
+
+def test_the_plugin_begins_with_the_tests_that_it_is_given(tmp_path):
+    first = [f"--kit-first=test_a.py::{test}" for test in ("test_last", "test_broken", "test_of_another_suite")]
+    begun = [note["test"].rpartition("::")[2] for note in notes_in(tmp_path, *first) if note["event"] == "begin"]
+    assert begun == ["test_last", "test_broken", "test_first", "test_states"]
+
+
+def test_words_of_its_name_say_which_test_is_likely_to_notice_a_fault():
+    tests = ["test_a.py::test_an_order", "test_a.py::test_a_transfer", "test_b.py::test_the_order_of_a_gift"]
+    assert likely_to_notice("gifts_without_mail", tests)[0] == "test_b.py::test_the_order_of_a_gift"
+    assert likely_to_notice("transfers_lost", tests)[0] == "test_a.py::test_a_transfer"
+    assert likely_to_notice("nothing", tests) == tests
+
+
+def test_what_a_run_has_left():
+    run = SuiteRun([note("call", outcome="passed"), FINISHED], "", 0, statements=9)
+    assert Seen(run, {"books": ["1"]}, {"books": ["1"]}, []).is_clean()
+    assert Seen(run, {"books": ["1"]}, {"books": [], "tests": []}, []).changed == ["books", "tests"]
+    assert not Seen(run, {}, {"tests": []}, []).is_clean()
+    assert not Seen(run, {}, {}, ["test_1"]).is_clean()
+    assert not Seen(replace(run, statements=10_000), {}, {}, []).is_clean()
+    assert not Seen(replace(run, code=2), {}, {}, []).is_clean()
+
+
+def test_names_that_differ_in_the_time_only():
+    noon = int(datetime(2026, 3, 8, 12, 0, 0, tzinfo=UTC).timestamp())
+    both = {
+        "in seconds": (f"test_{noon}", f"test_{noon + 4}"),
+        "as a date": ("t_20260308_120001_x", "t_20260308_120004_x"),
+        "in minutes": ("t2026-03-08-12-00", "t2026-03-08-12-01"),
+        "one that does not": ("test_120001", "check_120002"),
+        "with more than the time": (f"test_{noon}_1", f"test_{noon + 4}_2"),
+        "in milliseconds": (f"test_{noon}017", f"test_{noon + 4}402"),
+        "of processes": ("test_7120", "test_7122"),
+        "by chance": ("test_3f1c9a0d12000b", "test_a7712003e5"),
+    }
+    alike = [how for how, names in both.items() if named_by_the_time(names, noon, noon + 70.5)]
+    assert alike == ["in seconds", "as a date", "in minutes"]
+
+
+def test_databases_that_statements_make():
+    texts = (
+        'CREATE DATABASE "a-1"',
+        "create database b2 TEMPLATE c",
+        "SELECT 1",
+        'CREATE DATABASE "a-1"',
+        "DROP DATABASE d",
+    )
+    assert made_databases([SimpleNamespace(text=text) for text in texts]) == ["a-1", "b2"]
 
 
 def notes_in(folder: Path, *options: str):

@@ -14,6 +14,7 @@ import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ from checks.kit.testbed.runtime import Runtime, settings
 from checks.kit.testbed.shop import Shop
 
 if TYPE_CHECKING:
-    from checks.kit.postgres.databases import Maker
+    from checks.kit.postgres.databases import Databases, Maker
     from checks.kit.testbed.testbed import Testbed
     from checks.kit.wire import Wire
 
@@ -180,10 +181,22 @@ class Suite:
         self._lesson = lesson
         self._folder = folder
         self._tests = {name: data for name, data in read_tree(folder).items() if not name.startswith(APP)}
+        self._apps: dict[str, dict[str, OtherApp]] = {}
         self._started: dict[str, asyncio.Task[Any]] = {}
         self._room = asyncio.Semaphore(1 + max(2, os.cpu_count() or 1))  # a run waits for the disk now and then
         self._folders = _own_folder(lesson)
         runtime.at_end(self._close)
+
+    @cached_property
+    def shop(self) -> OtherApp:
+        """The app that the lesson hands out."""
+        return the_app(self._lesson)
+
+    def others(self, folder: str) -> dict[str, OtherApp]:
+        """The apps of checks/lesson_NN/FOLDER, by name."""
+        if folder not in self._apps:
+            self._apps[folder] = other_apps(self._lesson, folder)
+        return self._apps[folder]
 
     async def once(self, key: str, work: Callable[[], Awaitable[Any]]) -> Any:
         """The result of `work`, which the first caller starts, and which goes on if that caller is canceled."""
@@ -216,10 +229,8 @@ class Suite:
     @asynccontextmanager
     async def place(self) -> AsyncIterator[Place]:
         """A developer's database with a few rows, which no other run uses. There are a few places at a time."""
-        # a sandbox sees the releases and the learner's folder, whose migrations may be others
-        folder = await asyncio.to_thread(release_folder, self._lesson.name, the_app(self._lesson).tree)
         async with self._room:
-            databases = await self._runtime.databases(self._lesson, folder)
+            databases = await self.once("databases", self._databases)
             database = await databases.fresh()
             try:
                 shop = Shop(database)
@@ -229,12 +240,22 @@ class Suite:
             finally:
                 databases.give_back(database)
 
+    async def _databases(self) -> Databases:
+        # a sandbox sees the releases and the learner's folder, whose migrations may be others
+        folder = await asyncio.to_thread(release_folder, self._lesson.name, self.shop.tree)
+        return await self._runtime.databases(self._lesson, folder)
+
     def _write(self, app: OtherApp, called: str) -> Path:
-        """A folder with the app and the tests. The app is linked, so that compiled files of it stay valid."""
+        """A folder with the app and the tests. Compiled files stay valid: the app is linked, and the time of a file of
+        the tests is made from its text.
+        """
         release = release_folder(self._lesson.name, app.tree)
         folder = self._folders.path / called
         shutil.rmtree(folder, ignore_errors=True)
         write_tree(self._tests, folder)
+        for name, text in self._tests.items():
+            # long ago, for a file that is newer than what was compiled of it is compiled again
+            os.utime(folder / name, (0, int.from_bytes(hashlib.sha256(text).digest()[:4]) % 1_000_000_000))
         for name in sorted({name.partition("/")[0] for name in app.tree}):
             (folder / name).symlink_to(release / name)
         for path in (folder, *folder.rglob("*")):

@@ -180,7 +180,10 @@ class ForkServer:
     def _fork(self, app: int, spec: ProcessSpec, fds: list[int]) -> None:
         if spec.command:
             # in the parent, so that the next command of this kind finds it imported
-            _import(PRELOAD_FOR_COMMAND.get(spec.command[0], ()))
+            modules = PRELOAD_FOR_COMMAND.get(spec.command[0], ())
+            if not all(name in sys.modules for name in modules):
+                _import(modules)
+                gc.freeze()  # as in main()
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:

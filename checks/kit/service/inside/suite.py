@@ -32,6 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     outside.append(os.dup(1))  # pytest has not begun to capture yet
     group = parser.getgroup("kit")
     group.addoption("--kit-order", action="append", default=[], help="reversed or shuffled:SEED; may be repeated")
+    group.addoption("--kit-first", action="append", default=[], help="a test to run before all others")
     group.addoption("--kit-stop", action="store_true", help="end at the first test that fails")
     group.addoption("--kit-distrust", action="append", default=[], help="a test at which --kit-stop does not end")
     group.addoption("--kit-meet", default="", help="NAME@HOST:PORT: who lets each test go on")
@@ -46,6 +47,7 @@ class Suite:
 
     def __init__(self, config: pytest.Config) -> None:
         self._orders: list[str] = config.getoption("--kit-order")
+        self._first: list[str] = config.getoption("--kit-first")
         self._stop: bool = config.getoption("--kit-stop")
         self._distrusted: list[str] = config.getoption("--kit-distrust")
         self._meeting = _meeting(config.getoption("--kit-meet"))
@@ -59,6 +61,11 @@ class Suite:
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
             self.note(event="not collected", test=report.nodeid, text=str(report.longrepr)[-MAX_TEXT:])
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        place = {test: number for number, test in enumerate(self._first)}
+        items.sort(key=lambda item: place.get(item.nodeid, len(place)))
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         self.note(event="collected", tests=[item.nodeid for item in session.items])
