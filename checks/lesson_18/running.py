@@ -218,7 +218,10 @@ class Release:
     async def check_health(self, web: Web, command: list[str] | None = None) -> CompletedCommand:
         """Runs the health check of `web` once, or `command`, in a container of its own, beside the one that serves."""
         spec = self.spec(web.service, command or web.service.health)
-        return await self.testbed.command(CONTAINER, json.dumps(asdict(spec)), env={"PORT": str(web.port), **self._env})
+        process = await self._start("health check", spec, {"PORT": str(web.port)})
+        await asyncio.wait({process.exit}, timeout=STARTED_WHEN_BUSY if busy() else STARTED)
+        code = process.exit.result() if process.exit.done() else None
+        return CompletedCommand("the health check", code, process.log)
 
     @property
     def _env(self) -> dict[str, str]:
