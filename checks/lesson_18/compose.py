@@ -44,7 +44,7 @@ class Compose:
         expect(good, f"{path.name} cannot be read: {reason}.", because=UNREADABLE, section=SECTION)
         self.data: dict[str, Any] = _interpolated(data)
 
-    @property
+    @cached_property
     def services(self) -> dict[str, Service]:
         return {name: Service(name, data, self) for name, data in self.data["services"].items()}
 
@@ -69,8 +69,12 @@ class Service:
 
     @cached_property
     def build(self) -> Mapping[str, Any]:
-        """The keys of `build`; empty if the service has an image that somebody else builds."""
-        build = self.data.get("build") or {}
+        """The keys of `build`, also of another service's with the same image; empty if somebody else builds it."""
+        build = self.data.get("build")
+        if not build and (image := self.data.get("image")):
+            same = [one for one in self.compose.data["services"].values() if one.get("image") == image]
+            build = next((one["build"] for one in same if one.get("build")), None)
+        build = build or {}
         return {"context": build} if isinstance(build, str) else build
 
     @cached_property
@@ -143,11 +147,25 @@ class Service:
 
     @property
     def needs(self) -> dict[str, str]:
-        """What it waits for: the condition of each service in `depends_on`."""
+        """What it waits for: the condition of each service in `depends_on`, with `required: false` if that is there."""
         given = self.data.get("depends_on") or {}
         if isinstance(given, list):
             return dict.fromkeys(given, "service_started")
-        return {name: str((one or {}).get("condition", "service_started")) for name, one in given.items()}
+        return {name: _condition(one or {}) for name, one in given.items()}
+
+    @property
+    def restart(self) -> str:
+        """When an engine starts it again: `no`, `always`, `on-failure:3`. `deploy` comes before `restart`."""
+        if policy := (self.data.get("deploy") or {}).get("restart_policy"):
+            condition = str(policy.get("condition", "any"))
+            return {"none": "no", "any": "always"}.get(condition, condition)
+        again = self.data.get("restart", "no")
+        return "no" if again is False else str(again)
+
+
+def _condition(dependency: Mapping[str, Any]) -> str:
+    condition = str(dependency.get("condition", "service_started"))
+    return condition if dependency.get("required", True) else f"{condition}, required: false"
 
 
 def test_of(test: Any) -> list[str]:

@@ -21,11 +21,14 @@ KNOWN = {
     *("STOPSIGNAL", "EXPOSE", "LABEL", "VOLUME", "ONBUILD", "MAINTAINER"),
 }
 VARIABLE = re.compile(r"\\\$|\$\{(?P<braced>\w+)(?::?(?P<mark>[-+?])(?P<other>[^}]*))?\}|\$(?P<plain>\w+)")
+MOUNTED_FROM = re.compile(r"--mount=\S*\bfrom=([^\s,]+)")
+"""An image, or a stage, of which a step sees the files."""
+
 UNREADABLE = "Nobody can build the release."
 
 ESSENTIAL = """
     [ base32 base64 basename cat chgrp chmod chown cksum comm cp cut date dd df dirname du echo egrep env
-    expand expr false fgrep find fold grep groups gunzip gzip head hostname id install join ln ls md5sum mkdir
+    expand expr false fgrep find flock fold grep groups gunzip gzip head hostname id install join ln ls md5sum mkdir
     mkfifo mktemp mv nice nl nohup nproc od paste printenv printf pwd readlink realpath rm rmdir sed seq sh
     sha1sum sha256sum sha512sum shuf sleep sort split stat stdbuf sum sync tac tail tar tee test timeout touch
     tr true truncate tty uname uniq unlink wc which whoami xargs yes
@@ -59,6 +62,8 @@ class Image:
     """The image that the first stage of this chain is made from."""
     origins: list[Image] = field(default_factory=list)
     """Other stages from which files are copied, and those from which they copy."""
+    others: set[str] = field(default_factory=set)
+    """Images of other people from which files are copied, or mounted in a step."""
 
     def expanded(self, text: str) -> str:
         return expanded(text, self.args | self.env)
@@ -148,6 +153,7 @@ def _apply(
             image.shell = listed(value) or image.shell
         case "RUN":
             image.steps.append(value)
+            image.others |= {*MOUNTED_FROM.findall(value)} - {*stages}
         case "CMD":
             image.command = listed(value) or [*image.shell, value]
         case "ENTRYPOINT":
@@ -190,6 +196,7 @@ def _copy(image: Image, value: str, context: list[str], stages: Mapping[str, Ima
     sources, goal = words[:-1], words[-1] if words else ""
     origin = next((option.partition("=")[2] for option in options if option.startswith("--from=")), "")
     if origin and origin not in stages:  # of another image, which has none of our files
+        image.others.add(image.expanded(origin))
         return
     files = {name: name for name in context}
     if origin:

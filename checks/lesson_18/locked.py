@@ -6,6 +6,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from packaging.utils import canonicalize_name
 from checks.lesson_18.compose import Service
 from checks.lesson_18.dockerfile import Image, words_of
 
-TWO_NUMBERS = re.compile(r"\d+\.\d+")
+TWO_NUMBERS = re.compile(r"\D*\d+\.\d+")
+"""The first number of a tag is the version: `18-alpine3.22` is any 18."""
+
 ENDS = {"&&", "||", ";", "|", "&", "\n", "(", ")"}
 INSTALLERS = {"pip", "uv", "setuptools", "wheel", "poetry", "pdm", "hatch", "build"}
 """Packages that install others; they are not part of what the service runs on."""
@@ -60,15 +63,16 @@ def bases(service: Service) -> list[str]:
     """The images that somebody else has built and that this service is made from."""
     if not service.build:
         return [str(service.data.get("image", "nothing"))]
-    return list(dict.fromkeys(one.root for one in [service.image, *service.image.origins]))
+    images = [service.image, *service.image.origins]
+    return list(dict.fromkeys([one.root for one in images] + sorted(name for one in images for name in one.others)))
 
 
 def is_exact(image: str) -> bool:
-    """Whether a name of an image says its version: a digest, or a tag with two numbers."""
+    """Whether a name of an image says its version: a digest, or a tag in which that has two numbers."""
     if image == "scratch" or "@sha256:" in image:
         return True
     tag = image.rpartition("/")[2].partition(":")[2]
-    return bool(TWO_NUMBERS.search(tag))
+    return bool(TWO_NUMBERS.match(tag))
 
 
 def packages(service: Service) -> Packages:
@@ -181,8 +185,9 @@ def trouble(found: Packages) -> list[str]:
     pinned = {*found.versions, *(name for name, all_of in found.wanted.items() if any(map(_pinned, all_of)))}
     said += [f"{name} has no exact version." for name in found.wanted if name not in pinned | INSTALLERS]
     said += [f"{name} is in the image, and only development needs it." for name in FOR_DEVELOPMENT & {*found.wanted}]
-    said += [f"{name} is not in the image, and the app imports it." for name in NEEDED if name not in found.wanted]
-    said += [f"None of {', '.join(names)} is in the image." for names in ONE_OF if not {*names} & {*found.wanted}]
+    present = _with_what_they_bring(found)
+    said += [f"{name} is not in the image, and the app imports it." for name in NEEDED if name not in present]
+    said += [f"None of {', '.join(names)} is in the image." for names in ONE_OF if not {*names} & present]
     for name, all_of in found.wanted.items():
         extras = {extra for one in all_of for extra in one.extras}
         for other in _needs(name, extras):
@@ -191,15 +196,31 @@ def trouble(found: Packages) -> list[str]:
     return list(dict.fromkeys(said))
 
 
+def _with_what_they_bring(found: Packages) -> set[str]:
+    """The packages that are named, and those that they bring along."""
+    present = {*found.wanted}
+    left = [(name, {extra for one in all_of for extra in one.extras}) for name, all_of in found.wanted.items()]
+    while left:
+        new = {other for other in _needs(*left.pop()) if other not in present}
+        present |= new
+        left += [(other, set()) for other in new]
+    return present
+
+
 def _needs(name: str, extras: set[str]) -> Iterator[str]:
     """What a package brings along, as far as it is installed here."""
-    try:
-        requires = metadata.distribution(name).requires or []
-    except metadata.PackageNotFoundError:
-        return
-    for requirement in map(Requirement, requires):
+    for requirement in _requires(name):
         if any(_applies(requirement, extra) for extra in extras or {""}):
             yield canonicalize_name(requirement.name)
+
+
+@cache
+def _requires(name: str) -> tuple[Requirement, ...]:
+    """What an installed package says that it needs; nothing if it is not installed."""
+    try:
+        return tuple(map(Requirement, metadata.distribution(name).requires or []))
+    except metadata.PackageNotFoundError:
+        return ()
 
 
 def _applies(requirement: Requirement, extra: str = "") -> bool:

@@ -33,8 +33,15 @@ CONTAINER = "checks.kit.service.inside.container"
 OUTSIDE = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"
 """An address of this machine that a service is not reached at if it listens on 127.0.0.1 only."""
 
-STARTED, STARTED_WHEN_BUSY = 40.0, 150.0
+STARTED, STARTED_WHEN_BUSY = 60.0, 300.0
 """Seconds within which a service must accept connections; bounds for failures, not measurements."""
+
+SILENT = 0.5
+"""Seconds after which a client that was accepted takes it that nobody will respond.
+
+A statement that is held meanwhile is given up after 2.5 s. Where a busy service needs longer, the check goes on, and
+the ends of request and process tell what is wrong.
+"""
 
 LONGEST_GRACE = 30.0
 """Seconds for which a check waits at most, however long the grace period is."""
@@ -62,10 +69,15 @@ class Started:
     def grace(self) -> float:
         return min(self.service.grace, LONGEST_GRACE)
 
+    @property
+    def stop_signal(self) -> Signals:
+        """SIGTERM, unless compose.yaml or the Dockerfile names another one."""
+        name = self.service.stop_signal
+        return Signals(int(name)) if name.isdigit() else Signals[f"SIG{name.removeprefix('SIG')}"]
+
     def stop(self) -> None:
         """What a deploy does first: a signal to the first process of the container, and to no other."""
-        name = self.service.stop_signal
-        self.process.signal(Signals(int(name)) if name.isdigit() else Signals[f"SIG{name.removeprefix('SIG')}"])
+        self.process.signal(self.stop_signal)
 
     async def ended(self) -> int | None:
         """The exit code; None if it still runs at the end of the grace period."""
@@ -91,13 +103,31 @@ class Web(Started):
         return await self.testbed.runtime.dial(OUTSIDE, self.port)
 
     async def refuses(self) -> bool:
-        """True as soon as it accepts no connections; False if it still does at the end of the grace period."""
+        """True as soon as it responds to no new client; False if it still does at the end of the grace period.
+
+        The first process of several workers keeps the socket open until they have ended. So the kernel still takes
+        connections, and nobody responds there.
+        """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.grace):
-                while await accepts(self.testbed, self.port):  # noqa: ASYNC110  (nothing tells of it)
+                while await self._responds_to_a_new_client():  # noqa: ASYNC110  (nothing tells of it)
                     await asyncio.sleep(0.02)
                 return True
         return False
+
+    async def _responds_to_a_new_client(self) -> bool:
+        try:
+            reader, writer = await self.dial()
+        except OSError:
+            return False
+        try:
+            writer.write(b"GET /live HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n")
+            async with asyncio.timeout(SILENT):
+                return bool(await reader.read(1))
+        except OSError:  # TimeoutError is one
+            return False
+        finally:
+            writer.close()
 
 
 class Release:
@@ -115,15 +145,24 @@ class Release:
     async def close(self) -> None:
         await self._stack.aclose()
 
-    def spec(self, service: Service, command: list[str] | None = None, *, only_files: bool = False) -> ContainerSpec:
-        """The container of a service. Secrets are in its files, and in its variables unless `only_files`."""
+    def spec(
+        self,
+        service: Service,
+        command: list[str] | None = None,
+        *,
+        only_files: bool = False,
+        only_variables: bool = False,
+        without: str = "",
+    ) -> ContainerSpec:
+        """The container of a service. Secrets are files and variables, unless it is told; it gets none of `without`."""
+        files = {} if only_variables else {target: source.upper() for target, source in service.secrets.items()}
         return ContainerSpec(
             files=[[name, place] for place, name in sorted(service.image.files.items())],
             workdir=service.image.workdir,
             command=command or service.command,
             env=service.environment,
             passed=[*SETTINGS, "DATABASE_CONNECTIONS", "WEB_CONCURRENCY", *(() if only_files else SECRETS)],
-            secrets={target: source.upper() for target, source in service.secrets.items()},
+            secrets={target: variable for target, variable in files.items() if variable != without.upper()},
             programs=service.image.programs,
         )
 
@@ -133,14 +172,17 @@ class Release:
         *,
         env: Mapping[str, str] | None = None,
         only_files: bool = False,
+        only_variables: bool = False,
+        without: str = "",
         command: list[str] | None = None,
     ) -> Started:
         """Starts a service, and returns when its process exists. `env` are more variables of the platform.
 
-        With `command` it runs that in place of its own.
+        Its secrets are files and variables, or only one of them, and it gets none that is called `without`. With
+        `command` it runs that in place of its own.
         """
         service = self.compose.service(name)
-        spec = self.spec(service, command, only_files=only_files)
+        spec = self.spec(service, command, only_files=only_files, only_variables=only_variables, without=without)
         return Started(service, await self._start(name, spec, env or {}))
 
     async def web(
@@ -159,10 +201,27 @@ class Release:
         await self._expect_responds(started, app)
         return Web(started.service, started.process, app, port, self.testbed)
 
+    async def serves_without(self, secret: str) -> bool:
+        """Whether `web` starts and responds though the platform does not give it this secret."""
+        port = await self._free_port()
+        started = await self.start("web", env={"PORT": str(port)}, only_files=True, without=secret)
+        app = await self._stack.enter_async_context(self._client(started.process, port))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STARTED_WHEN_BUSY if busy() else STARTED):
+                while not started.process.exit.done():
+                    if await accepts(self.testbed, port):
+                        with contextlib.suppress(NoResponse):
+                            return (await app.get("/live")).ok
+                    await asyncio.sleep(0.05)
+        return False
+
     async def check_health(self, web: Web, command: list[str] | None = None) -> CompletedCommand:
         """Runs the health check of `web` once, or `command`, in a container of its own, beside the one that serves."""
         spec = self.spec(web.service, command or web.service.health)
-        return await self.testbed.command(CONTAINER, json.dumps(asdict(spec)), env={"PORT": str(web.port), **self._env})
+        process = await self._start("health check", spec, {"PORT": str(web.port)})
+        await asyncio.wait({process.exit}, timeout=STARTED_WHEN_BUSY if busy() else STARTED)
+        code = process.exit.result() if process.exit.done() else None
+        return CompletedCommand("the health check", code, process.log)
 
     @property
     def _env(self) -> dict[str, str]:
@@ -182,7 +241,7 @@ class Release:
         limit = STARTED_WHEN_BUSY if busy() else STARTED
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit):
-                while not process.exit.done():
+                while not (process.exit.done() or await self._listens_inside_only(port)):
                     if await accepts(self.testbed, port):
                         return
                     await asyncio.sleep(0.02)
@@ -191,11 +250,16 @@ class Release:
         command = " ".join(started.service.command)
         if process.exit.done():
             how = f"ended with exit code {process.exit.result()}"
-        elif OUTSIDE != "127.0.0.1" and await accepts(self.testbed, port, "127.0.0.1"):
+        elif await self._listens_inside_only(port):
             how = "listens on 127.0.0.1 only, where nothing outside of its container reaches it"
         else:
             how = f"does not listen on the port of PORT, {port}, after {limit:.0f} s"
         expect(False, f"`{command}` {how}. {last_line(process.log)}", because=NOT_STARTED, section=FIVE_WAYS)
+
+    async def _listens_inside_only(self, port: int) -> bool:
+        if OUTSIDE == "127.0.0.1" or not await accepts(self.testbed, port, "127.0.0.1"):
+            return False
+        return not await accepts(self.testbed, port)
 
     async def _expect_responds(self, started: Started, app: App) -> None:
         """Returns when it has responded: some servers accept connections before the app is imported."""

@@ -24,7 +24,7 @@ from checks.lesson_18.fixtures import without_tables
 from checks.lesson_18.locked import packages, trouble
 from checks.lesson_18.running import Release, Web, accepts
 from checks.lesson_18.test_2_starting import BUDGET, all_at_work, crowd
-from checks.lesson_18.test_3_files import context_with_private_files
+from checks.lesson_18.test_3_files import SERVICES, context_with_private_files
 
 if TYPE_CHECKING:
     from checks.lesson_17.fixtures import Furnished
@@ -219,8 +219,14 @@ def settings_of_the_image(target: str) -> list[str]:
     return sorted({*service.own_environment, *(name for stage in service.stages.values() for name in stage.named)})
 
 
+def users_of(target: str) -> str:
+    """The user of each service of a release, in a line."""
+    compose = Compose(lesson_folder(find_target(target), find_lesson(18)))
+    return ", ".join(f"{name}: {compose.service(name).user or 'root'}" for name in SERVICES)
+
+
 def versions_of(target: str) -> tuple[int, int]:
-    """How many packages the image asks for, and how many sentences there are about what is not exact."""
+    """How many packages are named for the image of `web`, and how many problems the check has with them."""
     found = packages(Compose(lesson_folder(find_target(target), find_lesson(18))).service("web"))
     return len(found.wanted), len(trouble(found))
 

@@ -39,14 +39,15 @@ async def test_a_request_under_way_is_completed(release, furnished, shop, wire):
     stored = await shop.count("orders") - before
     expect(
         refused,
-        f"After SIGTERM the service went on to accept connections, for {web.grace:.0f} s, until the platform kills it.",
+        f"After {web.stop_signal.name} the service went on to serve new clients for {web.grace:.0f} s, until the "
+        "platform killed it.",
         because="The platform sends requests to it until the end, and nobody responds to the last ones.",
         section="Five ways to write CMD",
     )
     expect(
         response is not None and response.status == 201 and stored == 1,
-        f"`POST {path}` was under way when SIGTERM arrived. Its response: {response or 'none'}. Orders stored: "
-        f"{stored}. The process {ended(code, web)}.",
+        f"`POST {path}` was under way when {web.stop_signal.name} arrived. Its response: {response or 'none'}. "
+        f"Orders stored: {stored}. The process {ended(code, web)}.",
         because=LOST,
         section="Five ways to write CMD",
     )
@@ -91,7 +92,7 @@ async def test_a_client_that_stalls_keeps_nobody(release):
     writer.close()
     expect(
         code in STOPPED,
-        f"A client had sent half of its request. {web.grace:.0f} s after SIGTERM the process {ended(code, web)}.",
+        f"A client had sent half of its request. After {web.stop_signal.name} the process {ended(code, web)}.",
         because=KILLED,
         section="What a stop leaves behind",
     )
@@ -100,21 +101,39 @@ async def test_a_client_that_stalls_keeps_nobody(release):
 @pytest.mark.patient
 async def test_the_worker_finishes_its_mail(release, app, furnished, gateway, shop):
     """After SIGTERM, `worker` finishes the mail that it is sending, and ends with exit code 0."""
-    worker = await release.start("worker")
+    worker = await release.start("worker", only_variables=True)
     async with gateway.hold() as held:
         placed = await app.post("/orders", json=furnished.basket(), headers=furnished.logins[0])
         assert placed.status == 201, placed
-        await held.arrived(timeout=WAIT)
+        early = await ended_before(held.arrived(timeout=WAIT), worker)
+        expect(
+            early is None,
+            f"`worker` {ended(early, worker)}, and sent no mail. Its secrets were variables, and not files.",
+            because="Customers get no confirmation of what they have paid for.",
+            section="Where a secret ends up",
+        )
         worker.stop()
         held.release()
         code = await worker.ended()
     sent = await shop.count("outbox", "status = 'sent'")
     expect(
         code == 0 and sent == 1 and len(gateway.calls) == 1,
-        f"A mail was on its way when SIGTERM arrived. The worker {ended(code, worker)}. Mails noted as sent: {sent}.",
+        f"A mail was on its way when {worker.stop_signal.name} arrived. The worker {ended(code, worker)}. "
+        f"Mails noted as sent: {sent}.",
         because="The next worker sends the mail again, for nobody has written down that it was sent.",
         section="Five ways to write CMD",
     )
+
+
+async def ended_before(event, started):
+    """Waits for an event, such as a call that arrives; the exit code if the process ends before that."""
+    awaited = asyncio.ensure_future(event)
+    await asyncio.wait({awaited, started.process.exit}, return_when=asyncio.FIRST_COMPLETED)
+    if awaited.done():
+        await awaited  # raises if it did not happen in time
+        return None
+    awaited.cancel()
+    return started.process.exit.result()
 
 
 async def ended_by_the_platform(started):
@@ -144,7 +163,7 @@ def ended(code, started):
 def expect_stopped(code, started):
     expect(
         code in STOPPED,
-        f"After SIGTERM the process {ended(code, started)}.",
+        f"After {started.stop_signal.name} the process {ended(code, started)}.",
         because=KILLED,
         section="Five ways to write CMD",
     )

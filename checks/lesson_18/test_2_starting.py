@@ -25,11 +25,12 @@ CREATED = ("orders", "shops", "login_tries", "alembic_version")
 
 @pytest.mark.patient
 async def test_secrets_come_from_files(release, furnished):
-    """`web`, `worker` and `migrate` find their secrets as files only, each of which ends with a newline."""
-    web, worker, migrate = await asyncio.gather(
+    """`web`, `worker` and `migrate` start if their secrets are in files only, and `web` not without `jwt_secret`."""
+    web, worker, migrate, keyless = await asyncio.gather(
         release.web(only_files=True),
         release.start("worker", only_files=True),
         release.start("migrate", only_files=True),
+        release.serves_without("jwt_secret"),
     )
     code = await migrate.finished()
     expect(
@@ -47,6 +48,12 @@ async def test_secrets_come_from_files(release, furnished):
             because=DOWN,
             section="Where a secret ends up",
         )
+    expect(
+        not keyless,
+        "The platform gave no `jwt_secret` to `web`, and it serves all the same: it has a key of its own.",
+        because="Everybody who has the image can sign in as any customer, and nobody notices that a secret is missing.",
+        section="Where a secret ends up",
+    )
     listens = await connected(release, worker)
     expect(
         listens,
@@ -69,7 +76,7 @@ async def connected(release, started):
 
 @pytest.mark.patient
 async def test_migrators_take_turns(empty_database, release, server_side, testbed):
-    """Of three migrators at once, of which one is killed, the others end with exit code 0; without a database, none."""
+    """Three migrators start at once and one is killed: the others end with exit code 0, without a database none."""
     shop = Shop(empty_database, testbed.note)
     with server_side.watching() as seen:
         async with server_side.hold(lambda one: one.verb == "CREATE") as held:

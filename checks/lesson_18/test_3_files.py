@@ -3,18 +3,14 @@
 import shutil
 import tempfile
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from docker.utils.build import exclude_paths
 
 from checks.kit.report import expect
-from checks.lesson_18 import locked, workflow
-from checks.lesson_18.compose import pairs
+from checks.lesson_18 import locked, private, workflow
 from checks.lesson_18.context import patterns_of
-from checks.lesson_18.dockerfile import words_of
-from checks.lesson_18.running import SECRETS
+from checks.lesson_18.database import asks_by_tcp, in_memory
 from checks.lesson_18.specifications import violation
 
 SERVICES = ("migrate", "web", "worker")
@@ -37,21 +33,18 @@ RACE = "On a new machine it works in the morning and not in the afternoon, depen
 async def test_no_secret_is_in_the_image(release):
     """Neither the context of the build nor image, Dockerfile or compose.yaml holds a secret."""
     compose = release.compose
-    for name in SERVICES:
-        service = compose.service(name)
-        values = {**service.environment, **{key: "" for stage in service.stages.values() for key in stage.named}}
-        values |= pairs(service.build.get("args"))
-        named = sorted(key for key in values if key.upper() in SECRETS or key.upper() == "POSTGRES_PASSWORD")
+    for name in ("db", *SERVICES):
+        named = private.variables(compose.service(name))
         expect(
             not named,
             f"The service {name}, or a stage of its image, has {', '.join(named)} among its variables.",
             because=READABLE,
             section="Where a secret ends up",
         )
-    database = compose.service("db").own_environment
+    places = private.written(compose, SERVICES)
     expect(
-        not database.get("POSTGRES_PASSWORD"),
-        "The password of the database is in compose.yaml, as a variable of `db`.",
+        not places,
+        f"A password or a key is in {', '.join(places)}.",
         because=READABLE,
         section="Where a secret ends up",
     )
@@ -89,7 +82,7 @@ async def test_the_service_is_not_root(release):
             f"The service {name} runs as {user or 'root, for no USER is set'}.",
             because="An attacker who breaks into a service of root is root in its container. A platform that refuses "
             "root cannot tell from a name which user it is, and does not start the service.",
-            section="What a stop leaves behind",
+            section="As whom a service runs",
         )
 
 
@@ -104,22 +97,31 @@ async def test_versions_are_exact(release):
                 because="A release that was built twice is two releases, and nobody can tell what has changed.",
                 section="Which versions are in the image",
             )
-    packages = locked.packages(release.compose.service("web"))
-    trouble = locked.trouble(packages)
-    expect(
-        not trouble,
-        f"{trouble[0] if trouble else ''} ({len(trouble)} in all.)",
-        because="A package that was published last night is in the release of today, and nobody has tested it.",
-        section="Which versions are in the image",
-    )
+    images = {str(release.compose.service(name).build): name for name in SERVICES}
+    for name in images.values():
+        trouble = locked.trouble(locked.packages(release.compose.service(name)))
+        expect(
+            not trouble,
+            f"In the image of {name}: {trouble[0] if trouble else ''} (Problems in all: {len(trouble)}.)",
+            because="A package that was published last night is in the release of today, and nobody has tested it.",
+            section="Which versions are in the image",
+        )
 
 
 async def test_services_start_in_order(release):
-    """compose.yaml follows its specification; `migrate` waits for TCP at `db`, the others for its end."""
+    """compose.yaml follows its specification; `migrate` waits until `db` accepts TCP, the others until it has ended."""
     wrong = violation("compose-spec", release.compose.data)
     expect(not wrong, f"compose.yaml does not follow its specification: {wrong}.", because=RACE,
            section="The order of the start")  # fmt: skip
     services = {name: release.compose.service(name) for name in ("db", *SERVICES)}
+    for name, service in services.items():
+        profiles = ", ".join(map(str, service.data.get("profiles") or []))
+        expect(
+            not profiles,
+            f"The service {name} has the profile {profiles}, so `docker compose up` does not start it.",
+            because="What waits for it never starts.",
+            section="The order of the start",
+        )
     wanted = {("migrate", "db"): "service_healthy", **{
         (name, "migrate"): "service_completed_successfully" for name in ("web", "worker")
     }}  # fmt: skip
@@ -133,16 +135,15 @@ async def test_services_start_in_order(release):
         )
     health = services["db"].health
     expect(
-        by_tcp(health),
-        f"The health check of `db` is `{' '.join(health) or 'none'}`, which also succeeds where "
-        "nothing listens on TCP.",
+        asks_by_tcp(health, services["db"].own_environment),
+        f"The health check of `db` is `{' '.join(health) or 'none'}`, which does not wait until it listens on TCP.",
         because="While PostgreSQL makes the database it listens there only, and then it ends and starts again. "
         "On a new volume `migrate` starts in between, and fails.",
         section="The order of the start",
     )
-    again = services["migrate"].data.get("restart", "no")
+    again = services["migrate"].restart
     expect(
-        again in ("no", False) or str(again).startswith("on-failure"),
+        again == "no" or again.startswith("on-failure"),
         f"`migrate` has the restart policy {again}, so it is started again when it is done.",
         because="The services that wait for its end never start.",
         section="The order of the start",
@@ -155,12 +156,14 @@ async def test_the_database_keeps_its_rows(release):
     volumes = [locked.volume(entry) for entry in service.data.get("volumes") or []]
     folder = locked.data_folder(service)
     named = set(release.compose.data.get("volumes") or {})
-    kept = [goal for source, goal in volumes if source in named and locked.holds(goal, folder)]
+    lost = in_memory(release.compose.data)
+    kept = [goal for source, goal in volumes if source in named - lost and locked.holds(goal, folder)]
     expect(
         bool(kept),
         f"{service.data.get('image')} keeps its rows in {folder}. "
-        f"Volumes: {', '.join(f'{source}:{goal}' for source, goal in volumes) or 'none'}.",
-        because="The rows are in a volume without a name, and gone when the container is made again.",
+        f"Volumes: {', '.join(f'{source}:{goal}' for source, goal in volumes) or 'none'}."
+        f"{' In memory: ' + ', '.join(lost) + '.' if lost else ''}",
+        because="The rows are not in that volume, or it keeps nothing. They are gone when the container is made again.",
         section="The order of the start",
     )
 
@@ -173,7 +176,7 @@ async def test_ci_would_notice(release):
         strict = [step for step in found if not step.ignored]
         expect(
             bool(strict),
-            f"No step runs {tool}." if not found else f"The step with {tool} cannot fail: {found[0].ignored}.",
+            f"No step runs {tool}." if not found else f"The step with {tool} lets mistakes pass: {found[0].ignored}.",
             because="The mistake is found by the deploy.",
             section="What CI has to notice",
         )
@@ -218,19 +221,3 @@ def context_with_private_files(folder, compose):
         names = exclude_paths(str(context), [*patterns], dockerfile=dockerfile.name)
         sent = {(context / name).resolve() for name in names}
         return Sent([name for name in PRIVATE if (copy / name).resolve() in sent], patterns)
-
-
-def by_tcp(health):
-    """Whether a health check asks PostgreSQL at a host, and not in the folder of a Unix socket, and may fail."""
-    words = [word for text in health for word in words_of(text)]
-    if not any(word.rpartition("/")[2] in ("pg_isready", "psql") for word in words):
-        return False
-    if any(pair in (("||", "true"), ("||", ":"), ("exit", "0"), (";", "true")) for pair in pairwise(words)):
-        return False
-    hosts = [after for word, after in pairwise(words) if word in ("-h", "--host")]
-    hosts += [word.partition("=")[2] for word in words if word.startswith("--host=")]
-    hosts += [word[2:] for word in words if word.startswith("-h") and len(word) > 2]
-    parts = [part for word in words for part in word.split()]
-    hosts += [part.partition("=")[2] for part in parts if part.startswith(("host=", "PGHOST="))]
-    hosts += [urlsplit(word).hostname or "/" for word in words if word.startswith(("postgres://", "postgresql://"))]
-    return any(not host.startswith("/") for host in hosts)

@@ -69,6 +69,14 @@ def test_secrets_are_files_and_paths_lead_into_the_copy(tmp_path: Path) -> None:
     assert (code, said) == (0, "key\nin the image")
 
 
+def test_a_container_has_its_own_folders_for_temporary_files(tmp_path: Path) -> None:
+    (tmp_path / "lock.py").write_text("import tempfile\nprint('/tmp/migrate.lock', tempfile.gettempdir())\n")
+    command = ["sh", "-c", "echo /var/lock/migrate; python lock.py"]
+    first, second = (output(tmp_path, command)[1].split() for _ in range(2))
+    assert len(first) == 3 and not {*first} & {*second}
+    assert all("container-" in place for place in first), first
+
+
 def test_a_variable_of_this_process_is_there_only_if_it_is_passed(tmp_path: Path) -> None:
     command = ["sh", "-c", "echo ${JWT_SECRET:-none} $COLOR"]
     assert output(tmp_path, command, env={"COLOR": "blue"}) == (0, "none blue\n")

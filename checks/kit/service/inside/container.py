@@ -2,9 +2,10 @@
 
     python -m checks.kit.service.inside.container '{"files": [...], "command": [...], ...}'
 
-There is no container. Paths of the image lead into the copy, in the command, in variables and in scripts. A signal goes
-to the command alone, the first process of a container. One that it has no handler for is not delivered, which is what
-the kernel does with the first process. When it ends, all that it has started ends with it.
+There is no container. Paths of the image lead into the copy, in the command, in variables and in scripts. Folders for
+temporary files are its own, in Python's texts too. A signal goes to the command alone, the first process of a
+container. One that it has no handler for is not delivered, which is what the kernel does with the first process. When
+it ends, all that it has started ends with it.
 """
 
 from __future__ import annotations
@@ -30,6 +31,12 @@ MOUNTED_SECRETS = "/run/secrets"
 
 PATH = re.compile(r"(?<![\w.${}/-])/[\w./+-]+")
 """An absolute path in a text."""
+
+TEMPORARY = ("/tmp", "/var/tmp", "/var/lock", "/run/lock", "/dev/shm")
+"""Folders that each container has for itself. Two containers that share one would see each other's lock files."""
+
+QUOTED_TEMPORARY = re.compile(rf"""(?<=["'])(?:{"|".join(TEMPORARY)})(?=["'/])""")
+"""The same at the beginning of a text of Python."""
 
 COMPILED = Path(uvicorn.__file__).parent / "__pycache__"
 """Is there where installed packages have been compiled; in a sandbox they can only be compiled elsewhere."""
@@ -63,6 +70,7 @@ class Container:
         self.spec = spec
         self.folder = Path(tempfile.mkdtemp(prefix="container-"))
         self.root, self.programs, self.secrets = (self.folder / name for name in ("root", "bin", "secrets"))
+        self.temporary = self.folder / "tmp"
         self._packages = Path(sys.executable).parent
 
     def make(self) -> None:
@@ -75,6 +83,7 @@ class Container:
         for _, place in self.spec.files:
             self._adapt(self._below_root(place))
         self.programs.mkdir()
+        self.temporary.mkdir()
         for name in self.spec.programs:
             # dash is the shell of most images; bash, as on other systems, would run a single command in its own place
             if found := (name == "sh" and shutil.which("dash", path=SYSTEM)) or shutil.which(name, path=SYSTEM):
@@ -106,7 +115,8 @@ class Container:
         """Turns this process into the command, or ends it where there is no such program."""
         passed = {name: os.environ[name] for name in self.spec.passed if name in os.environ}
         env = {
-            "HOME": tempfile.gettempdir(),
+            "HOME": str(self.temporary),
+            "TMPDIR": str(self.temporary),
             "LANG": "C.UTF-8",
             # uvicorn's supervisor kills workers that import for longer than 5 s, as on a busy machine
             "UVICORN_TIMEOUT_WORKER_HEALTHCHECK": "120",
@@ -129,6 +139,12 @@ class Container:
     def _adapt(self, file: Path) -> None:
         """Makes a script executable, which it is in the image or is called with its shell, and moves its paths."""
         text = file.read_bytes()
+        if file.suffix == ".py" and b"/" in text:
+            code = text.decode(errors="surrogateescape")
+            moved = QUOTED_TEMPORARY.sub(lambda match: self._place(match[0]), code)
+            if moved != code:
+                file.write_text(moved, encoding="utf-8", errors="surrogateescape")
+            return
         if text.startswith(b"#!") or file.suffix == ".sh":
             # the interpreter in a first line is one of this machine
             first, newline, rest = text.decode(errors="replace").partition("\n")
@@ -145,6 +161,9 @@ class Container:
             return str(self.secrets) + path.removeprefix(MOUNTED_SECRETS)
         if self._below_root(path).exists():
             return str(self._below_root(path))
+        for folder in TEMPORARY:
+            if path == folder or path.startswith(f"{folder}/"):
+                return str(self.temporary) + path.removeprefix(folder)
         name = Path(path).name
         if Path(path).parent.name in ("bin", "sbin"):
             packaged = self._packages / name
