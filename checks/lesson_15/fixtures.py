@@ -47,4 +47,5 @@ async def as_app(testbed: Testbed) -> AsyncIterator[AsApp]:
 @fixture(last=True)
 async def narrow(testbed: Testbed) -> AsyncIterator[Narrow]:
     """The learner's app with one connection to the database: each request gets the one that the last one has left."""
-    yield Narrow(await testbed.launch(env={"DATABASE_CONNECTIONS": "1"}))
+    # on a busy machine other requests may take seconds, while the payment provider is asked
+    yield Narrow(await testbed.launch(env={"DATABASE_CONNECTIONS": "1", "PAYMENT_TIMEOUT": "60"}))

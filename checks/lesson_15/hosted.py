@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 from uuid import UUID, uuid4
 
 from checks.kit.testbed.rows import TABLES
@@ -23,6 +24,7 @@ NOBODYS = "nobody.example"
 
 FURNISH = """
     UPDATE customers SET password_hash = '{hash}', credit_cents = 100000000 WHERE shop_id = {shop};
+    UPDATE books SET attributes = '{{"language": "fr"}}' WHERE id = {book};
     UPDATE authors SET name = name || ' of shop {shop}' WHERE shop_id = {shop};
     INSERT INTO wishes (customer_id, book_id, shop_id) VALUES ({customer}, {book}, {shop});
     INSERT INTO coupons (code, percent, shop_id) VALUES ('CODE{shop}', 10, {shop});
@@ -48,6 +50,13 @@ OWNED = """
 """
 
 
+OTHERS = """
+    SELECT c.oid::regclass::text AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE relkind IN ('r', 'p', 'v', 'm', 'f') AND nspname <> 'information_schema' AND nspname NOT LIKE 'pg\\_%'
+       AND c.oid::regclass::text NOT IN ('shops', 'alembic_version') ORDER BY 1
+"""
+
+
 @dataclass(frozen=True)
 class Hosted:
     """A shop: `ids` are its rows, `marks` texts that no other shop has."""
@@ -58,6 +67,7 @@ class Hosted:
     ids: Seeded
     receipt: UUID
     public_id: UUID
+    title: str
     marks: tuple[str, ...]
     token: dict[str, str] = field(default_factory=dict)
 
@@ -117,9 +127,12 @@ class Hosted:
         return ids + [repr(mark) for mark in self.marks if mark in text]
 
 
-def reads(owner: Hosted) -> dict[str, str]:
-    """Requests that read, and a text that each response has; a token may come with all of them."""
-    return {
+NEED_LOGIN = ("/orders/", "/me", "/wishlist")
+
+
+def reads(owner: Hosted, *, login: bool = True) -> dict[str, str]:
+    """Requests that read, and a text that each response has; without `login` those that visitors may send."""
+    texts = {
         f"/books/{owner.book}": str(owner.book),
         "/books?limit=100": str(owner.book),
         "/authors": str(owner.book),
@@ -140,7 +153,10 @@ def reads(owner: Hosted) -> dict[str, str]:
         f"/books/{owner.book}/attributes": "{",
         f"/coupons/{owner.coupon}": owner.coupon,
         f"/receipts/{owner.receipt}": f"till {owner.name}",
+        f"/search/titles?title={quote(owner.title)}": str(owner.book),
+        "/search/attributes?name=language&value=fr": str(owner.book),
     }
+    return {path: text for path, text in texts.items() if login or not path.startswith(NEED_LOGIN)}
 
 
 async def open_shop(shop: Shop, name: str, number: int, *, books: int, customers: int) -> Hosted:
@@ -158,16 +174,23 @@ async def open_shop(shop: Shop, name: str, number: int, *, books: int, customers
     known |= {"customer": ids.customers[0], "friend": ids.customers[1], "book": ids.books[0], "order": ids.orders[0]}
     await shop.execute(FURNISH.format(**known))
     public_id = await shop.value("SELECT public_id FROM orders WHERE id = $1", ids.orders[0])
+    title = await shop.value("SELECT title FROM books WHERE id = $1", ids.books[0])
     marks = (
         f"978{number:05}", f"shop{number}.", f"of shop {number}", f"to@shop{number}", f"CODE{number}",
         f"till {name}", str(receipt), str(public_id), f'"cents":{100 * number},',
     )  # fmt: skip
-    return Hosted(name, number, host, ids, receipt, public_id, marks)
+    return Hosted(name, number, host, ids, receipt, public_id, title, marks)
 
 
 async def owned_tables(shop: Shop) -> list[str]:
     """The tables whose rows belong to shops."""
     return [row["table_name"] for row in await shop.rows(OWNED)]
+
+
+async def other_relations(shop: Shop) -> list[str]:
+    """Views, and tables without a column that says whose a row is, in each schema; `shops` is for all to read."""
+    owned = await owned_tables(shop)
+    return [row["name"] for row in await shop.rows(OTHERS) if row["name"] not in owned]
 
 
 async def rows_of(shop: Shop, owner: Hosted) -> dict[str, list[str]]:

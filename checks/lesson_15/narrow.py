@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
+
+from checks.kit.service.app import PendingRequest
 
 if TYPE_CHECKING:
     from checks.kit.service.app import App, Response
@@ -14,7 +17,7 @@ TRIES = 8
 
 
 class Narrow:
-    """The app. Its `request`, `get`, `post` and so on send a request again after status 503 with Retry-After."""
+    """The app. Its `request`, `start_request`, `get` and so on send a request again after 503 with Retry-After."""
 
     def __init__(self, app: App) -> None:
         self._app = app
@@ -25,6 +28,10 @@ class Narrow:
             if response.status != 503 or "retry-after" not in response.headers:
                 break
         return response
+
+    def start_request(self, method: str, path: str, **options: Any) -> PendingRequest:
+        """Sends a request and returns without waiting for the response."""
+        return PendingRequest(asyncio.create_task(self.request(method, path, **options)))
 
     def __getattr__(self, name: str) -> Any:
         if name in ("get", "post", "put", "patch", "delete"):

@@ -1,17 +1,23 @@
 """What PostgreSQL itself keeps from one shop to another, and what its constraints tell."""
 
 import re
+from uuid import uuid4
 
 import pytest
 
 from checks.kit.lessons.words import plural
 from checks.kit.report import expect
-from checks.lesson_15.hosted import PASSWORD, changed, open_shop, owned_tables, reads, rows_of
+from checks.lesson_15.hosted import PASSWORD, changed, open_shop, other_relations, owned_tables, reads, rows_of
 from checks.lesson_15.mailing import sent
 
 ONE_BUG_AWAY = "One query of the app that forgets the shop, and everybody reads everything."
 
-VIEWS = "SELECT relname FROM pg_class WHERE relkind IN ('v', 'm') AND relnamespace = 'public'::regnamespace"
+CHANGES_OF_SHOPS = (
+    "UPDATE shops SET host = host",
+    "DELETE FROM shops",
+    "INSERT INTO shops (name, host) VALUES ('X', 'x.example')",
+    "TRUNCATE shops CASCADE",
+)
 
 PAIRS = (
     *(("books", "author_id", "authors"), ("reviews", "book_id", "books"), ("reviews", "customer_id", "customers")),
@@ -66,11 +72,11 @@ async def test_the_role_sees_nothing_without_a_shop(shop, hosted, as_app):
     a, b = hosted
     await open_shop(shop, "First", 1, books=2, customers=2)  # all rows were in shop 1 once
     tables = await owned_tables(shop)
-    views = [row["relname"] for row in await shop.rows(VIEWS)]
+    others = await other_relations(shop)
     with as_app.connected() as probe:
         for setting in ("", "SET app.shop_id = '7'; RESET app.shop_id; "):
             read = {}
-            for relation in tables + views:
+            for relation in tables + others:
                 error, _, rows = probe.run(f"{setting}SELECT count(*) FROM {relation}")
                 if not error and rows and rows[0] not in ("", "0"):
                     read[relation] = rows[0]
@@ -81,19 +87,23 @@ async def test_the_role_sees_nothing_without_a_shop(shop, hosted, as_app):
                 section="The leak",
             )
         written = []
-        for table in tables:
-            for sql in (
+        changes = [
+            (
                 f"DELETE FROM {table}",
                 f"UPDATE {table} SET shop_id = {a.id}",
                 await copy_into(shop, table, b.id),
                 f"TRUNCATE {table} CASCADE",
-            ):
-                error, rows, _ = probe.run(sql)
-                # rows that others refer to cannot be deleted, but this DELETE has found them
-                if (not error and (rows or sql.startswith("TRUNCATE"))) or error in ("23503", "23505"):
-                    written.append(
-                        f"{sql.split(' SELECT ')[0].split(' (')[0]}: {rows} rows{f' ({error})' if error else ''}"
-                    )
+            )
+            for table in tables
+        ]
+        changes += [CHANGES_OF_SHOPS, [f"DELETE FROM {relation}" for relation in others]]
+        for sql in (sql for each in changes for sql in each):
+            error, rows, _ = probe.run(sql)
+            # rows that others refer to cannot be deleted, but this DELETE has found them
+            if (not error and (rows or sql.startswith("TRUNCATE"))) or error in ("23503", "23505"):
+                written.append(
+                    f"{sql.split(' SELECT ')[0].split(' (')[0]}: {rows} rows{f' ({error})' if error else ''}"
+                )
     expect(
         not written,
         f"As the app's role, and in no shop: {'; '.join(written[:4])}. Expected: no rows, or a refusal.",
@@ -137,12 +147,12 @@ async def test_a_shop_reaches_its_own_rows_only(narrow, shop, wire, hosted, as_a
                     error, count, _ = probe.run(sql)
                     reached = count > mine or error in ("23503", "23505")
                     expect_out_of_reach(not reached, f"In {owner}, {what} its {mine} {table}", sql, error, count)
-            for view in [row["relname"] for row in await shop.rows(VIEWS)]:
-                _, _, rows = probe.run(f"SELECT v::text FROM {view} AS v")
+            for relation in await other_relations(shop):
+                _, _, rows = probe.run(f"SELECT r::text FROM {relation} AS r")
                 told = other.seen_in(" ".join(rows))
                 expect(
                     not told,
-                    f"In {owner}, the app's role read the view {view}. It tells of {other}: {', '.join(told[:3])}.",
+                    f"In {owner}, the app's role read {relation}. It tells of {other}: {', '.join(told[:3])}.",
                     because=ONE_BUG_AWAY,
                     section="What goes past a policy",
                 )
@@ -235,6 +245,23 @@ async def test_shops_may_have_the_same(narrow, shop, hosted):
         because="A shop has one book twice, and its stock is wrong in both places.",
         section="What constraints tell",
     )
+    path = f"/coupons/{b.coupon}"
+    steps = [
+        await narrow.delete(path, headers=mine),
+        await narrow.get(path, headers=mine),
+        await narrow.put(path, json={"percent": 55}, headers=mine),
+        await narrow.get(path, headers=mine),
+        await narrow.get(path, headers=theirs),
+    ]
+    said = [(step.status, step.json.get("percent") if step.status == 200 else None) for step in steps]
+    wanted = [(204, None), (404, None), (200, 55), (200, 55), (200, 10)]
+    expect(
+        said == wanted,
+        f"Shop A withdrew its coupon {b.coupon}, read it, set it again to 55 % and read it; then B read its own one. "
+        f"Status and percent: {said}. Expected: {wanted}.",
+        because="A coupon is not valid that the shop has just printed, or one is that it has withdrawn.",
+        section="What constraints tell",
+    )
     for table, columns in TWICE.items():
         refused = await shop.refusal(
             f"INSERT INTO {table} ({columns}) SELECT {columns} FROM {table} WHERE shop_id = {a.id} LIMIT 1"
@@ -252,8 +279,9 @@ async def test_rows_refer_to_their_own_shop(narrow, shop, hosted):
     """A row of one shop never refers to a row of another. A response does not tell whether such a row exists."""
     a, b = hosted
     headers = await a.log_in(narrow)
-    theirs = {"author": b.ids.authors[0], "book": b.book, "customer": b.customer, "order": b.order}
-    missing = {name: number + 500 for name, number in theirs.items()}
+    numbers = {"author": b.ids.authors[0], "book": b.book, "customer": b.customer, "order": b.order}
+    theirs = numbers | {"receipt": b.receipt, "link": b.public_id}
+    missing = {name: number + 500 for name, number in numbers.items()} | {"receipt": uuid4(), "link": uuid4()}
     for what, request in naming(a).items():
         said = []
         for ids in (theirs, missing):
@@ -406,4 +434,8 @@ def naming(a):
         "a change of a title": lambda ids: ("PATCH", f"/books/{ids['book']}", {"title": "T"}),
         "an order that is there": lambda ids: ("GET", f"/orders/{ids['order']}", None),
         "a book that goes": lambda ids: ("DELETE", f"/books/{ids['book']}", None),
+        "a payment once more": lambda ids: ("POST", f"/checkout/{ids['order']}", None),
+        "a link to an order": lambda ids: ("GET", f"/orders/{ids['order']}/tracking", None),
+        "a look through a link": lambda ids: ("GET", f"/track/{ids['link']}", None),
+        "a receipt": lambda ids: ("GET", f"/receipts/{ids['receipt']}", None),
     }
