@@ -15,7 +15,7 @@ from checks.lesson_17.hanging import EndOfWork, held_one_by_one, stopped, waitin
 from checks.lesson_17.others import Others, beginning
 from checks.lesson_17.waiting import IN_TRANSACTION, WAITING_ROLE, until_true
 
-BUSY = "A statement of a process that hangs keeps one of two connections, and locks, for as long as the process hangs."
+BUSY = "A process that hangs keeps one of two connections, and its locks, for as long as it hangs."
 BUDGET = 4
 
 LATER = {"statement_timeout": 4_000, "idle_in_transaction_session_timeout": 6_000}
@@ -93,7 +93,7 @@ async def test_an_idle_transaction_is_ended_by_postgresql(testbed, app, furnishe
             still = await shop.value(IN_TRANSACTION, role)
     expect(
         held and in_time,
-        f"The app hung with {plural(held, 'open transaction')}, each before its COMMIT or ROLLBACK. The check began a "
+        f"The app hung with {plural(held, 'open transaction')}, before COMMIT or ROLLBACK. The check began a "
         f"transaction after them, which PostgreSQL ends after 6 s. By then the app still had {still} open. Expected: "
         "none.",
         because=BUSY,
