@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 @fixture
 async def furnished(testbed: Testbed, shop: Shop) -> AsyncIterator[Furnished]:
     """A shop with rows for all endpoints: `furnished.ids`, and `furnished.logins[0]` is the header of a customer."""
+    testbed.provoked.update(("app.busy.Unavailable", "response already started"))  # checks cut what is under way
     yield await furnish(shop, testbed.lesson.env["JWT_SECRET"])
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from checks.kit.lessons.words import plural
 from checks.kit.report import expect
 
 if TYPE_CHECKING:
@@ -29,6 +30,12 @@ VOLATILE = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|0x[0-9a-f]+|[0-9a-f]{16,}|\d+"
 """What differs between two lines that say the same."""
 
 REQUEST_ID = "x-request-id"
+
+FIXED = (
+    "event", "method", "route", "status", "statements", "database_ms", "pool_wait_ms", "duration_ms", "statement",
+    "request_id",
+)  # fmt: skip
+"""Keys whose meaning the ticket fixes."""
 
 
 class Log:
@@ -68,8 +75,8 @@ class Log:
         found = await self.until(lambda: self.requests(request_id))
         expect(
             len(found) == 1,
-            f"{what}, sent with X-Request-ID: {request_id}, has {len(found)} lines with event=request and this id. "
-            f"Expected: one. Its lines: {shown(self.of(request_id))}",
+            f"{what}, whose X-Request-ID is {request_id}, has {plural(len(found), 'line')} with event=request and this "
+            f"id. Expected: one. All lines with this id: {shown(self.of(request_id))}",
             because=LOST,
             section="One line for each request",
         )
@@ -78,8 +85,8 @@ class Log:
         wrong = [name for name in numbers if isinstance(line.get(name), bool) or not is_number(line.get(name))]
         expect(
             not wrong,
-            f"The line of {what} needs numbers in {', '.join(wrong)}: {shown([line])}",
-            because="Nobody can add up, or compare, what is no number.",
+            f"In the line of {what} these are not numbers from 0 on: {', '.join(wrong)}. {shown([line])}",
+            because="A program that adds up or compares these values cannot read them.",
             section="One line for each request",
         )
         return line
@@ -109,9 +116,13 @@ def said(lines: list[Line]) -> Counter[str]:
 
 
 def shown(lines: list[Any]) -> str:
-    """Lines for a verdict."""
-    texts = [line if isinstance(line, str) else json.dumps(line, ensure_ascii=False) for line in lines]
+    """Lines for a verdict. What the ticket names comes first in each of them, since the rest is cut off."""
+    texts = [line if isinstance(line, str) else json.dumps(_sorted(line), ensure_ascii=False) for line in lines]
     return "; ".join(text[:300] for text in texts[:4]) + (" ..." if len(texts) > 4 else "") if texts else "none"
+
+
+def _sorted(line: Any) -> Any:
+    return {key: line[key] for key in FIXED if key in line} | line if isinstance(line, dict) else line
 
 
 def short(lines: Iterable[Line]) -> str:

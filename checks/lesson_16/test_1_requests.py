@@ -6,6 +6,7 @@ import itertools
 import time
 from uuid import uuid4
 
+from checks.kit.lessons.words import plural
 from checks.kit.report import expect
 from checks.kit.service.app import NoResponse
 from checks.lesson_16.furnished import break_wishes
@@ -171,8 +172,9 @@ def expect_count(line, seen, what):
     least = 0 if line["route"] == "/ready" else len(data) - at_once  # it may ask past the engine
     expect(
         least <= line["statements"] <= len(data) + savepoints,
-        f"{what}: {len(data)} statements crossed the wire, without BEGIN, COMMIT and so on. Its line: {shown([line])}",
-        because="A loop that sends a statement for each row is found by this number, if it is right.",
+        f"{what}: {plural(len(data), 'statement')} crossed the wire, besides BEGIN, COMMIT and the like. Its line says "
+        f"{line['statements']}: {shown([line])}",
+        because="This number shows a loop that sends a statement for each row. A wrong one hides it.",
         section="Where a request spends its time",
     )
 
@@ -254,13 +256,14 @@ def expect_at_least(line, name, seconds, what):
     parts = line["database_ms"] + line["pool_wait_ms"]
     expect(
         line[name] >= 900 * seconds,
-        f"For {1000 * seconds:.0f} ms {what}. Its line has a smaller `{name}`: {shown([line])}",
+        f"For at least {1000 * seconds:.0f} ms {what}. Its line has a smaller `{name}`: {shown([line])}",
         because=BLIND,
         section="Where a request spends its time",
     )
     expect(
         parts <= 1.05 * line["duration_ms"] + 1,
-        f"For {1000 * seconds:.0f} ms {what}. In its line, database and pool are more than the whole: {shown([line])}",
+        f"For at least {1000 * seconds:.0f} ms {what}. In its line, `database_ms` and `pool_wait_ms` together are more "
+        f"than `duration_ms`: {shown([line])}",
         because=BLIND,
         section="Where a request spends its time",
     )
@@ -306,9 +309,10 @@ async def test_ids_do_not_mix(launch, testbed, shop, wire, furnished, provider):
         missing, strange = said(alone[path]) - said(log.of(name)), said(log.of(name)) - said(alone[path])
         expect(
             not missing and not strange and response.headers.get(REQUEST_ID) == name,
-            f"POST {path} overlapped with others. Alone, it has {len(alone[path])} lines with its id. Now, with "
-            f"X-Request-ID: {name}, these are missing: {short(one for one in alone[path] if skeleton(one) in missing)}."
-            f" These are too many: {short(one for one in log.of(name) if skeleton(one) in strange)}. "
+            f"POST {path} overlapped with others. Alone, it has {plural(len(alone[path]), 'line')} with its id. Now "
+            f"its X-Request-ID is {name}. These lines lack this id: "
+            f"{short(one for one in alone[path] if skeleton(one) in missing)}. These have it, and are too many: "
+            f"{short(one for one in log.of(name) if skeleton(one) in strange)}. "
             f"The response has X-Request-ID: {response.headers.get(REQUEST_ID)}.",
             because=LOST,
             section="Ids of requests that overlap",
@@ -378,8 +382,10 @@ async def expect_id(app, log, what, options, status):
         expected = header.get("X-Request-ID", name)
         expect(
             bool(name) and name == expected and told == name,
-            f"{what}, with {header or 'no id'}, → {response.status} with X-Request-ID: {name or 'none'}. {response}",
-            because="A customer reads the id to support on the phone. Without it nobody finds the request.",
+            f"{what} was sent with X-Request-ID: {header.get('X-Request-ID', 'none')}. The response has X-Request-ID: "
+            f"{name or 'none'}{'' if status < 400 else f', and request_id: {told} in its body'}. Expected: "
+            f"{'this id' if header else 'a new id'}{'' if status < 400 else ', the same in both'}. {response}",
+            because="A customer reads this id to support on the phone. Without it nobody finds the request.",
             section="Which middleware sees which errors",
         )
         await log.request(name, what)
@@ -402,7 +408,8 @@ async def expect_new_ids(app, log, furnished):
         safe = 0 < len(new) <= 64 and new.replace("-", "").isalnum() and new.isascii()
         expect(
             safe and new != mine and new not in given,
-            f"A request had X-Request-ID: {str(name)[:60]!r}. The response has {new[:60]!r}. Expected: a new id.",
+            f"A request had X-Request-ID: {str(name)[:60]!r}. The response has {new[:60]!r}. Expected: a new id, of at "
+            "most 64 letters, digits and hyphens.",
             because=FALSE,
             section="Ids of requests that overlap",
         )
@@ -410,9 +417,15 @@ async def expect_new_ids(app, log, furnished):
         given.add(new)
     kept = [one for one in strange if len(one) > 6 and any(str(one)[:60] in str(line.values()) for line in log.lines)]
     expect(
-        not kept and len(log.requests(mine)) == 1,
-        f"The log holds what clients sent as X-Request-ID: {[str(one)[:60] for one in kept]}. "
-        f"It has {len(log.requests(mine))} lines of the request with {mine}; expected: one.",
+        not kept,
+        f"These came as X-Request-ID, are not ids, and are in the log: {[str(one)[:60] for one in kept]}",
+        because=FALSE,
+        section="Ids of requests that overlap",
+    )
+    expect(
+        len(log.requests(mine)) == 1,
+        f"One request had X-Request-ID: {mine}. {plural(len(log.requests(mine)), 'line')} with event=request and "
+        "this id are in the log. Others had it only as a part of their header. Expected: one line.",
         because=FALSE,
         section="Ids of requests that overlap",
     )

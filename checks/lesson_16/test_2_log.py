@@ -6,14 +6,15 @@ import urllib.parse
 
 import pytest
 
+from checks.kit.lessons.words import plural
 from checks.kit.report import expect
 from checks.lesson_16.furnished import break_wishes
 from checks.lesson_16.lines import Log, held_until, metrics, must, new_id, parsed, said, send, shown
 from checks.lesson_16.spans import content, received
 
-UNREAD = "The log is read by a program. It drops a line that it cannot parse, or takes half of one for another."
+UNREAD = "A program reads the log. It drops each line that it cannot parse, and the errors are among them."
 SECRET = "Everybody who may read the log, the metrics or the traces can log in as this customer, or pay with this card."
-SLOW = "The database has been slow for a week, and nobody knows which statement was."
+SLOW = "The database has been slow for a week, and nobody knows which statement makes it so."
 CANARY = "canary-title"
 SEARCH = f"/search/titles?title={CANARY}"
 QUOTES = '"o\'hara"@example.com'
@@ -56,7 +57,7 @@ async def test_each_line_is_one_json_object(app, testbed, shop, wire, furnished,
         plain = [text for text in texts if parsed(text) is None]
         expect(
             not plain,
-            f"{process} wrote {len(plain)} lines that are no JSON object: {shown(plain)}",
+            f"{process} wrote {plural(len(plain), 'line')} that cannot be read as a JSON object: {shown(plain)}",
             because=UNREAD,
             section="A line is one JSON object",
         )
@@ -64,7 +65,7 @@ async def test_each_line_is_one_json_object(app, testbed, shop, wire, furnished,
     expect(
         not twice,
         f"Requests have these lines twice: {shown(twice)}",
-        because="Each error counts double, and an alarm is raised for half of them.",
+        because="Each error counts twice. An alarm for ten errors is raised after five.",
         section="A line is one JSON object",
     )
 
@@ -100,7 +101,7 @@ async def test_no_secret_is_told(launch, testbed, shop, wire, furnished, provide
     await ask("POST", "/auth/login", content=b'{"email": "a", "password": "canary-wrong-Xk2', headers=JSON)
     await ask("GET", "/me", headers={"Authorization": f"Basic {secret('a Basic login', 'Y2FuYXJ5OmJhc2lj')}"})
     await ask("GET", "/me", headers={"Authorization": f"Bearer {secret('a forged token', 'canary.forged.Zt8')}"})
-    query = f"?token={secret('a query', 'canary-query-Rm5')}"
+    query = f"?token={secret('the query of a URL', 'canary-query-Rm5')}"
     for path in (f"/me{query}", f"/no/such{query}", f"/books/x{query}", f"/books?limit=canary-query-Rm5&{query[1:]}"):
         await ask("GET", path, headers=bearer)
     card = {"card_token": secret("a card token", "4111-1111-canary-1111")}
@@ -138,7 +139,7 @@ async def test_no_secret_is_told(launch, testbed, shop, wire, furnished, provide
         told += [(f"`{key}` of the span {span.name!r}", str(value)) for key, value in span.attributes.items()]
     bodies = [("what was sent to the collector", content(call).decode("utf-8", "replace")) for call in collector.calls]
     found = leaks(told, secrets) or leaks(bodies, secrets)
-    expect(not found, ". ".join(found[:4]), because=SECRET, section="Where secrets leak")
+    expect(not found, sentence("; ".join(found[:4])), because=SECRET, section="Where secrets leak")
 
 
 def leaks(told, secrets):
@@ -147,8 +148,12 @@ def leaks(told, secrets):
     for where, text in told:
         for what, value in secrets.items():
             if value in text or urllib.parse.quote(value) in text:
-                found.setdefault((what, where), f"{what} is in {where}: {around(text, value)}")
+                found.setdefault((what, where), f"{where} has {what}: {around(text, value)}")
     return list(found.values())
+
+
+def sentence(text):
+    return text[:1].upper() + text[1:]
 
 
 JSON = {"content-type": "application/json"}
@@ -208,8 +213,9 @@ async def expect_named(app, log, wire, furnished, verb, request, fails=False):
     how = "was held for 400 ms" + (", and then its connection broke" if fails else "")
     expect(
         len(right) == 1 and CANARY not in str(lines) and all(line.get("duration_ms", 0) >= LIMIT for line in lines),
-        f"A statement {how}: {statement.text[:150]} Its lines with event=slow_statement: {shown(lines)}. "
-        f"Expected: one with this text in `statement` and no bound value, and none of less than {LIMIT} ms.",
+        f"With SLOW_STATEMENT_MS={LIMIT}, a statement {how}: {statement.text[:150]} The lines of its request with "
+        f"event=slow_statement: {shown(lines)}. Expected: one with this whole text in `statement`, its time in "
+        f"`duration_ms`, and no bound value; and none of less than {LIMIT} ms.",
         because=SLOW,
         section="Slow statements",
     )
@@ -218,7 +224,7 @@ async def expect_named(app, log, wire, furnished, verb, request, fails=False):
     expect(
         not long,
         f"A request waited {1000 * waited:.0f} ms of its {whole['duration_ms']} ms for the only connection. "
-        f"These statements of it have more than the rest: {shown(long)}",
+        f"Its statements have had only the rest, and their lines say more: {shown(long)}",
         because="Somebody makes a statement faster that was never slow.",
         section="Slow statements",
     )

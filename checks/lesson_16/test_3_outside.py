@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import pytest
 
+from checks.kit.lessons.words import plural
 from checks.kit.report import expect
 from checks.kit.service.app import NoResponse
 from checks.kit.testbed.waiting import served_meanwhile
@@ -55,7 +56,7 @@ async def test_liveness_asks_nobody(launch, wire, furnished):
         )
     expect(
         not asked,
-        f"GET /live sent {asked} statements, or opened connections.",
+        f"All connections were taken. GET /live sent statements, or opened connections: {asked}. Expected: none.",
         because=RESTART,
         section="Liveness and readiness",
     )
@@ -272,7 +273,7 @@ async def expect_trace(spans, what, parent, statements):
     servers = [one for one in spans if one.kind == SERVER]
     expect(
         len(servers) == 1 and servers[0].parent == parent,
-        f"{what} was sent with a `traceparent`. Its trace has {len(servers)} spans of kind SERVER at the collector: "
+        f"{what} was sent with a `traceparent`. The collector has {plural(len(servers), 'span')} of kind SERVER of it: "
         f"{shown([one.name for one in servers])}. Expected: one, whose parent is the client's span.",
         because=TRACE,
         section="Traces",
@@ -281,8 +282,9 @@ async def expect_trace(spans, what, parent, statements):
     told = [one for one in spans if one.statement and squeezed(one.statement).split()[0].upper() not in CONTROL]
     expect(
         sorted(squeezed(one.statement) for one in told) == statements and {one.kind for one in told} <= {CLIENT},
-        f"{what} sent {len(statements)} statements. Its trace has {len(told)} spans with `db.query.text`, of kinds "
-        f"{sorted({one.kind for one in told})}: {shown([squeezed(one.statement) for one in told])}",
+        f"{what} sent {plural(len(statements), 'statement')}. Its trace has {plural(len(told), 'span')} with the text "
+        f"of one, of kinds {sorted({one.kind for one in told})}: {shown([squeezed(one.statement) for one in told])}. "
+        f"Expected: one of kind {CLIENT} (CLIENT) for each statement, also for one that fails.",
         because=TRACE,
         section="Traces",
     )
@@ -310,14 +312,14 @@ def squeezed(text):
 async def test_a_silent_collector_harms_nothing(launch, furnished, collector):
     """While the collector is away, or does not respond, requests are served, and SIGTERM ends the app within 5 s."""
     app = await launch(env={"OTEL_EXPORTER_OTLP_ENDPOINT": None})
-    usual = await expect_no_harm(app, furnished, "is not set", within=15)  # on a busy machine it takes seconds
+    usual = await expect_no_harm(app, furnished, "no collector is set", within=15)  # on a busy machine it takes seconds
     async with collector.hold():
-        await expect_no_harm(await launch(), furnished, "does not respond", 5 + usual, many=True)
+        await expect_no_harm(await launch(), furnished, "the collector does not respond", 5 + usual, many=True)
     collector.respond(status=503)
-    await expect_no_harm(await launch(), furnished, "responds with 503", 5 + usual)
+    await expect_no_harm(await launch(), furnished, "the collector responds with 503", 5 + usual)
     for url in ("http://127.0.0.1:9", "http://collector.invalid:4318"):
         app = await launch(env={"OTEL_EXPORTER_OTLP_ENDPOINT": url})
-        await expect_no_harm(app, furnished, f"is away ({url})", 5 + usual)
+        await expect_no_harm(app, furnished, f"the collector is away ({url})", 5 + usual)
 
 
 async def leave_many_spans(app, furnished):
@@ -344,7 +346,7 @@ async def expect_no_harm(app, furnished, how, within, many=False):
             response = None
         expect(
             response is not None,
-            f"While the collector {how}: GET {furnished.book} → no response within 8 s.",
+            f"While {how}: GET {furnished.book} → no response within 8 s.",
             because=HARM,
             section="Traces",
         )
@@ -352,7 +354,7 @@ async def expect_no_harm(app, furnished, how, within, many=False):
         statuses.append(response.status)
     expect(
         200 in statuses and {200, 503}.issuperset(statuses),  # 503: one of the app's own limits, on a busy machine
-        f"While the collector {how}: GET {furnished.book} → {statuses}. Expected: 200.",
+        f"While {how}: GET {furnished.book} → {statuses}. Expected: 200.",
         because=HARM,
         section="Traces",
     )
@@ -361,7 +363,7 @@ async def expect_no_harm(app, furnished, how, within, many=False):
     ended = await app.stop(within=within)
     expect(
         ended is not None and ended.code in (0, -SIGTERM),
-        f"While the collector {how}, SIGTERM was sent. After {within:.1f} s the app "
+        f"While {how}, SIGTERM was sent. After {within:.1f} s the app "
         f"{'was still running' if ended is None else f'had ended with exit code {ended.code}'}.",
         because="Each deploy waits for the collector, and then the process is killed with the requests that it has.",
         section="Traces",

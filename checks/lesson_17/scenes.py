@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,9 +13,11 @@ import asyncpg
 
 from checks.kit.notebook import RunningApp, run_app
 from checks.lesson_17.fixtures import Furnished, furnish
-from checks.lesson_17.others import FAILED, Others
+from checks.lesson_17.others import FAILED, Others, beginning
+from checks.lesson_17.waiting import until_true
 
 if TYPE_CHECKING:
+    from checks.kit.service.app import PendingRequest
     from checks.kit.testbed.testbed import Testbed
     from checks.kit.wire import Recording, Statement
 
@@ -199,16 +202,41 @@ async def shared(s: RunningApp, clients: int, *, past: bool) -> tuple[int, int]:
 
 
 async def two_reports(target: str) -> tuple[str, Recording, Recording]:
-    """Two reports of different zones at the same time; each transaction gets another session than the one before."""
+    """Two reports of different zones at the same time: their transactions take turns, in the same order each time.
+
+    Before each transaction of the second report the sessions change, so each report meets the other's session.
+    """
     async with behind_pgbouncer(target) as (s, shop, others):
-        await s.shop.execute(
-            "INSERT INTO receipts (id, till, sold_at, cents, shop_id) "
-            f"VALUES (gen_random_uuid(), 'T', '2026-03-08 05:00+00', 700, {shop.shop_id})"
-        )
+        for at, cents in (("05:00", 700), ("12:00", 100)):
+            await s.shop.execute(
+                "INSERT INTO receipts (id, till, sold_at, cents, shop_id) "
+                f"VALUES (gen_random_uuid(), 'T', '2026-03-08 {at}+00', {cents}, {shop.shop_id})"
+            )
+        async with others.none(), s.wire.hold(lambda one: one.text == "SELECT 1", limit=2) as pings:
+            opening = [s.app.start_request("GET", "/health") for _ in range(2)]  # so that both have a connection
+            await pings.wait_for(2)
+            pings.release()
+            for one in opening:
+                await one
+            await s.wire.wait_idle()
         with s.wire.watching() as front, s.testbed.server_side.watching() as behind:
-            async with others.taking_turns():
-                zones = ("Pacific/Kiritimati", "Pacific/Niue")
-                responses = await asyncio.gather(*(s.app.get(f"{DAILY}{zone}") for zone in zones))
-                await s.wire.wait_idle()
+            async with s.wire.hold(beginning) as held:
+                reports: list[PendingRequest] = []
+                for zone in ("Pacific/Kiritimati", "Pacific/Niue"):
+                    reports.append(s.app.start_request("GET", f"{DAILY}{zone}"))
+                    await held.wait_for(len(reports))
+                for change in itertools.cycle((False, True)):
+
+                    async def all_begin() -> bool:
+                        return len(held.waiting) >= sum(not one.task.done() for one in reports)
+
+                    await until_true(all_begin)
+                    if not held.waiting:
+                        break
+                    if change:
+                        await others.swap()
+                    held.release_one()
+            responses = [await one for one in reports]
+            await s.wire.wait_idle()
         told = [str(one.json[0]["cents"]) if one.ok else str(one.status) for one in responses]
         return ", ".join(told), front, behind

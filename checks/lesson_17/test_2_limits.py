@@ -15,7 +15,7 @@ from checks.lesson_17.hanging import EndOfWork, held_one_by_one, stopped, waitin
 from checks.lesson_17.others import Others, beginning
 from checks.lesson_17.waiting import IN_TRANSACTION, WAITING_ROLE, until_true
 
-BUSY = "A statement of a process that hangs keeps one of two connections, and locks, for as long as it likes."
+BUSY = "A process that hangs keeps one of two connections, and its locks, for as long as it hangs."
 BUDGET = 4
 
 LATER = {"statement_timeout": 4_000, "idle_in_transaction_session_timeout": 6_000}
@@ -49,12 +49,13 @@ async def test_a_slow_statement_is_stopped_by_postgresql(testbed, app, furnished
                 stuck = await shop.value(WAITING_ROLE, role)
                 async with stopped(testbed, "statement_timeout", LATER["statement_timeout"], f"TABLE {first}") as mine:
                     in_time = await until_true(nobody_waits, or_event=mine)
+                    still = await shop.value(WAITING_ROLE, role)
                 late = [one for one in seen.statements if one.finished is None and one.process == "PgBouncer"]
         expect(
             stuck and in_time,
             f"The table {first} and others were locked. {plural(stuck, 'request')} of the app waited for them in "
             f"PostgreSQL, and the app hung. The check sent a statement after them, which PostgreSQL stops after 4 s. "
-            f"By then {plural(len(late), 'statement')} of the app still waited: {text_of(late)}",
+            f"By then {plural(still, 'request')} of the app still waited{text_of(late)}. Expected: none.",
             because=BUSY,
             section="A setting that PgBouncer drops",
         )
@@ -92,8 +93,9 @@ async def test_an_idle_transaction_is_ended_by_postgresql(testbed, app, furnishe
             still = await shop.value(IN_TRANSACTION, role)
     expect(
         held and in_time,
-        f"The app hung with {plural(held, 'open transaction')}, about to be ended. The check began one after them, "
-        f"which PostgreSQL ends after 6 s. By then the app still had {plural(still, 'transaction')}.",
+        f"The app hung with {plural(held, 'open transaction')}, before COMMIT or ROLLBACK. The check began a "
+        f"transaction after them, which PostgreSQL ends after 6 s. By then the app still had {still} open. Expected: "
+        "none.",
         because=BUSY,
         section="A setting that PgBouncer drops",
     )
@@ -103,14 +105,16 @@ async def test_an_idle_transaction_is_ended_by_postgresql(testbed, app, furnishe
     wrote = [one for one in responses if one.ok and not one.request.startswith(("GET", "POST /quotes"))]
     expect(
         not wrote and not stored,
-        f"Transactions were ended from outside, and {plural(stored, 'row')} stored. {wrote[0] if wrote else ''}",
+        f"PostgreSQL had ended the transactions of these requests. Expected: none succeeds, and nothing is stored. "
+        f"Stored: {plural(stored, 'row')}. {wrote[0] if wrote else ''}",
         because="The customer has a confirmation of an order that does not exist.",
         section="A setting that PgBouncer drops",
     )
 
 
 def text_of(late):
-    return " ".join(late[0].text.split())[:120] if late else "none"
+    """Of a statement that waits while PostgreSQL parses it, the wire has nothing yet."""
+    return ", such as with " + " ".join(late[0].text.split())[:120] if late else ""
 
 
 async def rows(shop):
@@ -120,7 +124,7 @@ async def rows(shop):
 
 
 async def test_a_full_pool_is_no_error_of_the_app(app, furnished, endpoints, others, shop):
-    """While PgBouncer has no connection to give, each request gets status 503 with Retry-After; afterwards all work."""
+    """While PgBouncer has no connection to give, each request gets 503 with Retry-After; later ones succeed."""
     first = await app.get(furnished.book)  # a connection to PgBouncer is open, and used
     account = {"email": furnished.email, "password": PASSWORD, "refresh_token": "none"}
     requests = endpoints(furnished.ids, headers=furnished.logins[0], **account)
@@ -142,10 +146,16 @@ async def test_a_full_pool_is_no_error_of_the_app(app, furnished, endpoints, oth
     late = [one for one in after if not one.ok]
     stored = await rows(shop) - before
     expect(
-        not late and not stored,
-        f"The connections were free again. {late[0] if late else ''} Of the requests that were refused, "
-        f"{plural(stored, 'row')} stored.",
+        not late,
+        f"The connections were free again. Expected: requests succeed. {late[0] if late else ''}",
         because="The app stays broken until somebody restarts it.",
+        section="When the pool is full",
+    )
+    expect(
+        not stored,
+        f"Requests got status 503 while both connections were taken. Of them, {plural(stored, 'row')} "
+        f"{'is' if stored == 1 else 'are'} stored. Expected: nothing.",
+        because="A customer who tries again buys twice.",
         section="When the pool is full",
     )
 
@@ -185,7 +195,8 @@ async def test_a_restart_of_pgbouncer_loses_nothing(testbed, launch, furnished, 
         how = "killed" if kill else "restarted"
         expect(
             reading.status in (200, 503) and all(one.status in (201, 202, 503) for one in buying),
-            f"PgBouncer was {how} while {many + 1} requests were under way. {reading} {' '.join(map(str, buying))}",
+            f"PgBouncer was {how} while {many + 1} requests were under way. Expected: each succeeds or gets status "
+            f"503. {reading} {' '.join(map(str, buying))}",
             because="A client that reads 500 does not know whether to try again.",
             section="A restart in the middle of traffic",
         )
@@ -194,7 +205,8 @@ async def test_a_restart_of_pgbouncer_loses_nothing(testbed, launch, furnished, 
             expect(
                 stored <= 1 and not (stored and invited) and (stored or one.status == 503),
                 f"PgBouncer was {how} while an order committed. {one} "
-                f"Retry-After: {one.headers.get('retry-after')}. Orders stored: {stored}.",
+                f"Retry-After: {one.headers.get('retry-after', 'none')}. Orders stored: {stored}. Expected: one and "
+                "its success, or status 503, with Retry-After only if none is stored.",
                 because="The customer buys twice, or has a confirmation of an order that does not exist.",
                 section="A restart in the middle of traffic",
             )
@@ -258,8 +270,9 @@ async def test_connections_stay_within_their_budget(launch, furnished, endpoints
     expect(
         0 < most <= BUDGET and not past,
         f"With DATABASE_CONNECTIONS={BUDGET} two workers of the app used {plural(most, 'connection')} to PgBouncer at "
-        f"the same time. Statements came past it from: {', '.join(past) or 'nobody'}.",
-        because="PgBouncer has 40 for the whole shop. It refuses the others, whoever they are.",
+        f"the same time. Statements came past it from: {', '.join(past) or 'nobody'}. Expected: 1 to {BUDGET} "
+        "connections, and nobody.",
+        because="PgBouncer accepts 40 connections for all services. It refuses further ones, of whatever service.",
         section="Two pools, one after the other",
     )
 
@@ -282,7 +295,7 @@ async def test_what_waits_for_others_takes_no_connection(testbed, app, furnished
     expect(
         not taken,
         f"Three payments, and a second try of another one, waited for the provider. Of the two connections to "
-        f"PostgreSQL, {taken} had a transaction.",
+        f"PostgreSQL, {taken} had a transaction. Expected: none.",
         because="Two slow payments, and nobody can look at a book.",
         section="Two pools, one after the other",
     )

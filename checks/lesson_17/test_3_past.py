@@ -27,21 +27,22 @@ async def test_the_worker_hears_of_mail(testbed, app, furnished, gateway, others
             except NeverCalled:
                 break
             sent += 1
-        left = await others.left()
+        listening = [one for one in await others.left() if one.startswith("LISTEN")]
         opened = [*server_side.connections, *server_side.closed[before:]]
         roles = {one.parameters.get("user") for one in opened if one.process != PGBOUNCER}
         code = await worker.terminate()
     expect(
         sent == ORDERS,
-        f"The worker had nothing to do. Then an order was placed, {plural(min(sent + 1, ORDERS), 'time')} in a row. "
-        f"Mails sent within 10 s: {sent}.",
+        f"The worker had nothing to do. Then {plural(min(sent + 1, ORDERS), 'order')} came, each one after the mail of "
+        f"the one before. Mails that were sent within 10 s: {sent}.",
         because="The customer hears nothing for half a minute, and orders again.",
         section=SECTION,
     )
     expect(
-        not left and roles <= {testbed.database.app.role} and code == 0,
-        f"Sessions behind PgBouncer have kept: {', '.join(left) or 'nothing'}. Past it the worker logged in as "
-        f"{', '.join(map(str, roles)) or 'nobody'}; its role is {testbed.database.app.role}. It ended with {code}.",
+        not listening and roles <= {testbed.database.app.role} and code == 0,
+        f"Sessions behind PgBouncer that listen: {', '.join(listening) or 'none'}. Past it the worker logged in as "
+        f"{', '.join(map(str, roles)) or 'nobody'}; its role is {testbed.database.app.role}. It ended with exit code "
+        f"{code}. Expected: none listens, no other role, and exit code 0.",
         because="A session that listens belongs to everybody. For the owner of the tables no policy holds.",
         section=SECTION,
     )
@@ -70,8 +71,8 @@ async def test_migrations_go_past_pgbouncer(testbed, alembic, owners, server_sid
     failed = [one for one in done if not one.ok]
     expect(
         not failed and not through,
-        f"Both connections of PgBouncer were taken. {failed[0] if failed else ''} "
-        f"Statements of Alembic that came through PgBouncer: {len(through)}.",
+        f"Both connections of PgBouncer were taken. Statements of Alembic that came through it: {len(through)}. "
+        f"Expected: none, and Alembic works. {failed[0] if failed else ''}",
         because="A release waits for traffic to end, and in traffic it fails half way.",
         section="Migrations",
     )

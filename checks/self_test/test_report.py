@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-from checks.kit.grading.evidence import Log, places_in
+from checks.kit.grading.evidence import Log, places_in, tails
 from checks.kit.lessons.lesson import all_lessons, find_lesson
 from checks.kit.lessons.words import plural
 from checks.kit.report import difference, terminal
@@ -171,6 +171,9 @@ def test_a_traceback_counts_more_than_a_warning_and_that_more_than_the_endpoint(
     assert [place.line for place in places_in([Log("app", "INFO: nothing")], tmp_path, endpoint, files)] == [9]
     caused = places_in([Log("app", trace)], tmp_path, endpoint, files, {"KeyError"})
     assert [place.line for place in caused] == [9], "the check has caused the error itself"
+    logs = [Log("app", trace)]
+    shown = [len(tails(logs, tmp_path, provoked)) for provoked in (set[str](), {"KeyError"})]
+    assert shown == [0, 1], "the log is shown where no place of it is"
 
 
 def test_the_line_that_called_sqlalchemy_counts_and_not_one_that_it_calls(tmp_path: Path) -> None:

@@ -40,7 +40,8 @@ class Log:
 def sections(testbed: Testbed | None, logs: Sequence[Log], folder: Path) -> list[Evidence]:
     """On the wire, then what the lesson's fixtures add, then the logs; without empty ones."""
     found = [_statements(testbed.seen), *testbed.evidence()] if testbed else []
-    found += [*_tails(logs, folder), _dotenv(testbed, folder)]
+    provoked = testbed.provoked if testbed else set[str]()
+    found += [*tails(logs, folder, provoked), _dotenv(testbed, folder)]
     return [_limited(section) for section in found if section.lines]
 
 
@@ -71,11 +72,16 @@ def places_in(
     """
     found: dict[tuple[str, int], Place] = {}
     for log in reversed(logs):
-        for place in places(log.text, folder, ROOT):
-            if not any(text in place.error for text in provoked):
-                found.setdefault((place.path, place.line), place)
+        for place in _unprovoked(log, folder, provoked):
+            found.setdefault((place.path, place.line), place)
     known = endpoint_place(endpoint, folder, ROOT, edit)
     return list(found.values())[:MAX_PLACES] or ([known] if known else [])
+
+
+def _unprovoked(log: Log, folder: Path, provoked: Collection[str]) -> list[Place]:
+    """The lines of the learner's code that a log names, without those of errors that the check has caused."""
+    found = places(log.text, folder, ROOT)
+    return [place for place in found if not any(text in place.error for text in provoked)]
 
 
 def _dotenv(testbed: Testbed | None, folder: Path) -> Evidence:
@@ -104,9 +110,9 @@ def place_of_frames(frames: Sequence[tuple[str, int, str]], folder: Path) -> Pla
     return None
 
 
-def _tails(logs: Sequence[Log], folder: Path) -> list[Evidence]:
+def tails(logs: Sequence[Log], folder: Path, provoked: Collection[str] = ()) -> list[Evidence]:
     """The last lines of each log; one that names a line of the learner's code is shown by that line instead."""
-    shown = [log for log in logs if (log.wanted is None and not places(log.text, folder, ROOT)) or log.wanted]
+    shown = [log for log in logs if (log.wanted is None and not _unprovoked(log, folder, provoked)) or log.wanted]
     return [
         Evidence(f"The last lines that {log.name} printed", [Line(line) for line in tail(log.text, ROOT)])
         for log in shown[-MAX_LOGS:]

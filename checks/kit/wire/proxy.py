@@ -247,7 +247,7 @@ class Wire:
         doomed = [one for one in self.connections if which is None or which(one)]
         for connection in doomed:
             connection.abort("cut")
-        self._log.fault(f"{len(doomed)} database connections cut")
+        self._log.fault(f"{plural(len(doomed), 'database connection')} cut")
         return len(doomed)
 
     # -- the listener's side
