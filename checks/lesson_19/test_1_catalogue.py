@@ -19,7 +19,7 @@ async def test_each_process_shows_what_is_stored(rehearsal):
     shop, visit = rehearsal.world.a, rehearsal.world.a.visit
     book = shop.ids.books[1]
     await shown(a, visit, book), await shown(b, visit, book)
-    for number, (writes, cents) in enumerate(((a, 4321), (b, 1234), (a, 8765))):
+    for number, (writes, cents) in enumerate(((a, 4321), (b, 1234))):
         body = {"price_cents": cents, "title": f"50%_off {number}\\"}
         headers = visit | {"If-Match": "*"}
         changed = await patiently(writes, "PATCH", f"/books/{book}", json=body, headers=headers)
@@ -95,8 +95,8 @@ async def expect_counted(rehearsal, book):
         for name, app in (("the same process", writes), ("the other process", b if writes is a else a)):
             told = await counted(app, visit, book)
             wrong = {one: count for one, count in told.items() if count != stored[one]}
-            shown_as = ", ".join(f"{count} {one}" for one, count in told.items())
-            rehearsal.timeline.note(f"{what}; {name} shows {shown_as}")
+            others = "".join(f"; {count} {one}, not {stored[one]}" for one, count in wrong.items())
+            rehearsal.timeline.note(f"{what}; {name} shows it{others}")
             expect(
                 done.ok and not wrong,
                 f"{what.capitalize()}: {done.request} → {done.status}. {name.capitalize()} shows of book {book} "
@@ -142,6 +142,7 @@ async def expect_exact(rehearsal, app, visit):
 
 
 @pytest.mark.serial
+@pytest.mark.patient
 async def test_the_shop_is_fast_enough(rehearsal):
     """A page of a book, of the catalogue or an order takes at most 5 times as long as in the reference."""
     shop = rehearsal.world.a

@@ -107,7 +107,7 @@ async def test_an_unknown_commit_is_not_repeated(rehearsal):
     transfer = {"recipient_id": rehearsal.world.of(buyer.owner)[1].customer, "cents": 1}
     counts = {"orders": "customer_id = $1", "gifts": "$1 > 0", "transfers": "sender_id = $1", "outbox": "$1 > 0"}
     for how, (send, least) in LOST.items():
-        order = await rehearsal.pay(buyer, 0)
+        order = await rehearsal.order(buyer, 0)
         requests = {
             "/orders": (buyer.basket(0, 1), "orders"),
             "/gifts": (buyer.basket(2) | {"recipient": friend, "message": "For you"}, "gifts"),

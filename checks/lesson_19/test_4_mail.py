@@ -18,6 +18,7 @@ POISON, EMPTY = 3, 5
 
 
 @pytest.mark.start_early
+@pytest.mark.patient
 async def test_each_mail_is_sent(rehearsal):
     """Each order's confirmation and cancellation is sent once, though one mail always fails and a worker is killed."""
     await rehearsal.open()
