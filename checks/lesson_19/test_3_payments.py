@@ -88,7 +88,8 @@ async def test_a_slow_provider_stops_nobody(rehearsal):
         rehearsal.timeline.note(f"{STALLED} refunds wait for the provider; transactions that are open: {open_}")
         expect(
             not open_,
-            f"{STALLED} refunds waited for the provider. Meanwhile {open_} transactions of the app were open.",
+            f"{STALLED} refunds waited for the provider. Meanwhile {plural(open_, 'transaction')} of the app "
+            f"{'was' if open_ == 1 else 'were'} open.",
             because="Each of them holds a connection and the locks of its books until the provider responds.",
             section="Payments",
         )
