@@ -49,6 +49,7 @@ class Step:
     text: str
     rows: dict[str, int]
     locks: dict[str, set[str]]
+    transaction: int = 0  # its number
 
     def stopped(self):
         """The tables that the shop can not write, or not even read, while this statement runs; with the lock's name."""
@@ -59,7 +60,7 @@ class Step:
             if mode in modes
         }
 
-    def harm(self):
+    def harm(self, reads="makes PostgreSQL read"):
         """A sentence, if it looks at many rows while its transaction keeps others from a table; else an empty text."""
         stopped, (table, rows) = self.stopped(), max(self.rows.items(), key=lambda item: item[1], default=("", 0))
         if not stopped or rows <= MANY:
@@ -67,7 +68,7 @@ class Step:
         what, mode = next(reversed(stopped.items()))
         nobody = "neither read nor write" if mode in READERS_WAIT else "not write"
         return (
-            f"`{short(self.text)}` makes PostgreSQL read {rows:,} rows of {table}. Its transaction holds "
+            f"`{short(self.text)}` {reads} {rows:,} rows of {table}. Its transaction holds "
             f"{spoken(mode)} on {what} meanwhile: the shop can {nobody} {what} until it ends."
         )
 
@@ -92,9 +93,11 @@ class _Replay:
         self._known = {name for (name,) in self._rows(TABLES)} - {"alembic_version"}
 
     def steps(self, statements):
+        transaction = 0
         for statement in statements:
             if statement.driver or statement.skipped or not statement.text.strip(" ;\n"):
                 continue
+            transaction += not self._in_transaction
             alone = not self._in_transaction and statement.data
             if alone:
                 self._run(b"BEGIN")
@@ -107,7 +110,7 @@ class _Replay:
             if error and not statement.error:
                 raise NotReplayed(f"{error}: {short(statement.text)}")
             if statement.data and not error and self._in_transaction:
-                yield Step(statement.text, self._since(before), self._locks())
+                yield Step(statement.text, self._since(before), self._locks(), transaction)
             if alone:
                 self._run(b"COMMIT")
 

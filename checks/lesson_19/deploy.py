@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import jwt
 
 from checks.kit.report import expect
 from checks.kit.testbed.shop import Shop
-from checks.lesson_13.replay import replay
+from checks.lesson_13.replay import Step, replay
 from checks.lesson_19 import old_release
 from checks.lesson_19.timeline import Sent, Timeline
 from checks.lesson_19.traffic import TRIES, sent
@@ -26,6 +30,18 @@ BEFORE = "0019"
 """The revision of the old release."""
 
 HOST = {"Host": "bookshop.example"}
+
+
+def harms(steps: Iterable[Step]) -> Iterator[str]:
+    """Sentences about statements that stop the shop. Batches in one transaction stop it as a single statement does."""
+    for _, transaction in groupby(steps, key=lambda step: step.transaction):
+        rows: Counter[str] = Counter()
+        for step in transaction:
+            if step.stopped():
+                rows.update(step.rows)
+            so_far = replace(step, rows=dict(rows))
+            if harm := step.harm() or so_far.harm("and the statements before it made PostgreSQL read"):
+                yield harm
 
 
 class Deploy:
@@ -89,7 +105,7 @@ class Deploy:
             because="What is sent through it may be dropped, or wait for traffic to end.",
             section="Migrations",
         )
-        return [harm for step in steps if (harm := step.harm())]
+        return list(harms(steps))
 
     async def traffic(self, app: App, rounds: int = 3) -> list[Sent]:
         """What people do with either release."""

@@ -1,14 +1,19 @@
 """Lesson 19: money that is taken, and money that goes back."""
 
 import asyncio
+from contextlib import suppress
 
+from checks.kit.lessons.words import plural
 from checks.kit.report import expect
+from checks.kit.testbed.outside_service import Answer, NeverCalled
+from checks.kit.wire import committing
 from checks.lesson_17.waiting import IN_TRANSACTION
 from checks.lesson_19 import audit
 from checks.lesson_19.traffic import TIMEOUT, patiently
 
 STALLED = 3
 NEWEST = "SELECT max(id) FROM orders WHERE customer_id = $1"
+YESTERDAY = "UPDATE payments SET created_at = created_at - interval '1 day' WHERE order_id = $1"
 
 
 async def test_a_payment_under_way_is_not_cancelled(rehearsal):
@@ -32,7 +37,8 @@ async def test_a_payment_under_way_is_not_cancelled(rehearsal):
     )
     rehearsal.provider.break_next()
     unknown = await rehearsal.pay(buyer, 2, status=202)
-    rehearsal.timeline.note(f"the charge of order {unknown} has no response")
+    await rehearsal.shop.execute(YESTERDAY, unknown)  # it does not become known by waiting
+    rehearsal.timeline.note(f"the charge of order {unknown} has no response since yesterday")
     expect_refused(await rehearsal.cancel(buyer, unknown, b), "The charge of an order had no response")
     shipped = buyer.owner.ids.orders[0]
     expect_refused(await rehearsal.cancel(buyer, shipped, a), "An order was shipped")
@@ -69,12 +75,21 @@ async def test_a_slow_provider_stops_nobody(rehearsal):
             )
             for n, order in enumerate(orders)
         ]
-        await held.arrived(STALLED, timeout=TIMEOUT)
+        with suppress(NeverCalled):
+            await held.arrived(STALLED, timeout=TIMEOUT / 3)
+        expect(
+            len(held.calls) == STALLED,
+            f"{STALLED} customers cancelled orders that were paid by card, while the provider did not respond. It got "
+            f"{len(held.calls)} calls: one refund waits for another one.",
+            because="One slow response of the provider stops the cancellations of all others.",
+            section="Payments",
+        )
         open_ = await rehearsal.shop.value(IN_TRANSACTION, rehearsal.role)
         rehearsal.timeline.note(f"{STALLED} refunds wait for the provider; transactions that are open: {open_}")
         expect(
             not open_,
-            f"{STALLED} refunds waited for the provider. Meanwhile {open_} transactions of the app were open.",
+            f"{STALLED} refunds waited for the provider. Meanwhile {plural(open_, 'transaction')} of the app "
+            f"{'was' if open_ == 1 else 'were'} open.",
             because="Each of them holds a connection and the locks of its books until the provider responds.",
             section="Payments",
         )
@@ -96,30 +111,33 @@ async def test_a_customer_gets_back_what_was_paid(rehearsal):
     """A cancelled order brings back what was paid, once, also if the provider's response or the process is lost."""
     apps = await rehearsal.open(PAYMENT_TIMEOUT="1")
     buyer, book = rehearsal.world.buyers[0], rehearsal.world.buyers[0].owner.book
-    for how in ("the provider responds", "the response is lost", "the provider fails", "no response", "a crash"):
+    for how, cancel in FIRST.items():
         order = await rehearsal.pay(buyer, 0, 1, app=apps[1])
         paid, key = (await rehearsal.shop.rows(PAID, order))[0].values()
         raised = {"json": {"price_cents": paid + 7}, "headers": buyer.owner.visit | {"If-Match": "*"}}
         await patiently(apps[1], "PATCH", f"/books/{book}", **raised)
         rehearsal.timeline.note(f"order {order} is paid with {paid} cents; then its books cost more. Case: {how}")
         before = len(audit.refunds(rehearsal.provider))
-        first = await FIRST[how](rehearsal, buyer, order)
-        if how == "the provider responds":
+        first = await cancel(rehearsal, buyer, order)
+        if how == "the provider responds" or (how == "a COMMIT is lost" and first is not None):
             expect_cancelled(first, (200, 202), how)
-        elif first is not None:
-            expect_cancelled(first, (202,), how)
+        else:
+            if first is not None:
+                expect_cancelled(first, (202,), how)
             await expect_listed(rehearsal, buyer, order, True)
         again = [await rehearsal.cancel(buyer, order, apps[1]) for _ in range(2)]
         await expect_listed(rehearsal, buyer, order, False)
+        await expect_it_stays_known(rehearsal, buyer, order)
         calls = audit.refunds(rehearsal.provider)[before:]
         rehearsal.timeline.note(f"the provider has got {len(calls)} calls about it")
-        if how != "the provider responds":  # there nothing is left to do, which may be status 409
+        if first is None or first.status != 200:  # else nothing is left to do, which may be status 409
             expect_cancelled(again[0], (200, 202), how)
         keys = {call.headers.get("idempotency-key") for call in calls}
         expect(
             len(keys) == 1 and key not in keys and all(call["charge_key"] == key for call in calls),
-            f"{how.capitalize()}: the refund of an order was asked for {len(calls)} times, with the keys "
-            f"{', '.join(sorted(map(str, keys)))}. Expected: one key, which is not that of the charge, {key}.",
+            f"{how.capitalize()}: the provider was asked for the refund of an order {plural(len(calls), 'time')}, with "
+            f"{plural(len(keys), 'key')}: {', '.join(sorted(map(str, keys)))}. Expected: the same key each time, and "
+            f"another one than that of the charge, which is {key}.",
             because="The provider gives the money back once for each key. With a key that it knows it does nothing.",
             section="Payments",
         )
@@ -131,7 +149,7 @@ async def test_a_customer_gets_back_what_was_paid(rehearsal):
             because="The customer gets too little, or too much, or nothing.",
             section="Payments",
         )
-    await rehearsal.expect_it_adds_up("Payments")
+    await rehearsal.expect_it_adds_up("Payments", exactly=True)
 
 
 PAID = "SELECT amount_cents, key::text FROM payments WHERE order_id = $1"
@@ -159,6 +177,22 @@ async def expect_listed(rehearsal, buyer, order, is_open):
     )
 
 
+async def expect_it_stays_known(rehearsal, buyer, order):
+    """A refund that is known is not forgotten when the provider is asked no more, or fails."""
+    usual = Answer(201, {"id": "once more"})
+    rehearsal.provider.respond(lambda call: Answer(500) if call.path == "/refunds" else usual)
+    later = await rehearsal.cancel(buyer, order, rehearsal.apps[1])
+    rehearsal.provider.respond(usual)
+    expect(
+        later.status in (200, 409),
+        f"The money of an order was given back, which was known. Then the provider failed, and the order was "
+        f"cancelled once more. {later}. Expected: status 200 or 409.",
+        because="The customer waits for money that is there already.",
+        section="Payments",
+    )
+    await expect_listed(rehearsal, buyer, order, False)
+
+
 async def lost(rehearsal, buyer, order):
     rehearsal.provider.break_next()
     return await rehearsal.cancel(buyer, order)
@@ -166,7 +200,10 @@ async def lost(rehearsal, buyer, order):
 
 async def failing(rehearsal, buyer, order):
     rehearsal.provider.respond_next(status=500)
-    return await rehearsal.cancel(buyer, order)
+    first = await rehearsal.cancel(buyer, order)
+    rehearsal.provider.respond_next(status=429)
+    second = await rehearsal.cancel(buyer, order)
+    return second if first.status == 202 else first
 
 
 async def silent(rehearsal, buyer, order):
@@ -185,11 +222,19 @@ async def crash(rehearsal, buyer, order):
     rehearsal.timeline.note("the process was killed while it waited for the provider")
 
 
+async def unknown(rehearsal, buyer, order):
+    """The order is cancelled, and the response to that COMMIT is lost; None if the app does not find out."""
+    async with rehearsal.wire.lost_response(committing, limit=1):
+        first = await rehearsal.cancel(buyer, order)
+    return first if first.ok else None
+
+
 FIRST = {
     "the provider responds": lambda rehearsal, buyer, order: rehearsal.cancel(buyer, order),
     "the response is lost": lost,
     "the provider fails": failing,
     "no response": silent,
+    "a COMMIT is lost": unknown,
     "a crash": crash,
 }
-"""How an order is cancelled the first time."""
+"""How an order is cancelled the first time. After the last one, a process is gone."""

@@ -21,7 +21,9 @@ from checks.kit.service.app import Response
 from checks.kit.submissions.model import Grade, Gradebook, LearnerGrades, Submission
 from checks.kit.submissions.results import write
 from checks.kit.testbed.outside_service import Answer, Call, OutsideService
+from checks.lesson_13.replay import MANY, Step
 from checks.lesson_19 import audit, old_release
+from checks.lesson_19.deploy import harms
 from checks.lesson_19.timeline import FAILED, LEGEND, MAX_LINES, REFUSED, SERVED, Sent, Timeline, told
 
 LESSON = find_lesson(19)
@@ -95,7 +97,23 @@ BACK = f'{{"charge_key": "{KEY}", "amount_cents": 900}}'
 )
 def test_money_adds_up(status: str, calls: list[Call], wrong: bool) -> None:
     row: dict[str, Any] = {"id": 1, "status": status, "payment": "accepted", "key": KEY, "amount_cents": 900}
-    assert bool(list(audit.of_money([row], provider(*calls)))) is wrong
+    service = provider(*calls)
+    assert bool(list(audit.of_money([row], audit.charges(service), audit.given_back(service)))) is wrong
+
+
+@pytest.mark.parametrize(
+    ("status", "calls", "wrong"),
+    [
+        ("cancelled", [CHARGE, call("/refunds", KEY, BACK)], False),
+        ("cancelled", [CHARGE, call("/refunds", REFUND, BACK), call("/refunds", "another", BACK)], False),
+        ("cancelled", [CHARGE, call("/refunds", REFUND, BACK, 500)], True),
+        ("paid", [CHARGE, call("/refunds", REFUND, BACK)], True),
+    ],
+)
+def test_one_check_alone_looks_at_the_keys_of_refunds(status: str, calls: list[Call], wrong: bool) -> None:
+    row: dict[str, Any] = {"id": 1, "status": status, "payment": "accepted", "key": KEY, "amount_cents": 900}
+    service = provider(*calls)
+    assert bool(list(audit.of_money([row], audit.charges(service), audit.asked_back(service)))) is wrong
 
 
 def a_report(*failed: str) -> Report:
@@ -140,3 +158,19 @@ def test_an_exam_has_no_hints() -> None:
     assert any("hints.toml" in line for line in missing(replace(LESSON, gives_hints=True)))
     with pytest.raises(WorkbookError, match="no hints: it is an exam"):
         choose_check(LESSON, "", Progress())
+
+
+LOCKED, WRITTEN = {"outbox": {"AccessExclusiveLock"}}, {"outbox": {"RowExclusiveLock"}}
+
+
+def batches(locks: dict[str, set[str]], transactions: list[int]) -> list[Step]:
+    """Statements that read two fifths of too many rows each, by the numbers of their transactions."""
+    return [Step("UPDATE outbox", {"outbox": MANY * 2 // 5}, locks, number) for number in transactions]
+
+
+@pytest.mark.parametrize(
+    ("locks", "transactions", "found"),
+    [(LOCKED, [1, 1, 1], 1), (LOCKED, [1, 2, 3], 0), (WRITTEN, [1, 1, 1], 0), (LOCKED, [1, 1, 2, 2, 2], 1)],
+)
+def test_batches_of_one_transaction_add_up(locks: dict[str, set[str]], transactions: list[int], found: int) -> None:
+    assert len(list(harms(batches(locks, transactions)))) == found
