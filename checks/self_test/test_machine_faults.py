@@ -9,12 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from checks.kit.lessons.errors import WorkbookError
 from checks.kit.postgres import find
 from checks.kit.postgres.embedded import destroy
 from checks.kit.report.model import Finding, Outcome, Report, Result
+from checks.kit.submissions.jobs import RunSettings
 from checks.kit.submissions.work import watchdog as watchdog_module
 from checks.kit.submissions.work.machine_faults import disk_full
 from checks.kit.submissions.work.watchdog import open_watchdog
+from checks.kit.submissions.work.worker import open_worker
 from checks.kit.testbed.evidence import Evidence, Line
 
 
@@ -72,3 +75,9 @@ async def test_a_crash_of_the_server_is_noticed_after_it_has_recovered(
             assert await watchdog.server_start() == ""
     finally:
         server.close()
+
+
+async def test_checks_that_were_changed_meanwhile_end_a_run_with_a_sentence() -> None:
+    with pytest.raises(WorkbookError, match="differ from those of this run"):
+        async with open_worker(RunSettings("of another checkout", False, 10), 1):
+            pass

@@ -47,15 +47,16 @@ INTERRUPTED = 130
 class Grading:
     """What one call of the command grades, and how.
 
-    `settings`, `isolation` and `rules` are as in GradingRun, Gradebook and Rules. With `one_each`, each of the `paths`
-    is one submission. `numbers` are those of the lessons.
+    `isolation` and `rules` are as in Gradebook and Rules, `sandboxed` and `limit` as in RunSettings. With `one_each`,
+    each of the `paths` is one submission. `numbers` are those of the lessons.
     """
 
     paths: Sequence[Path]
     numbers: list[int]
     out: Path
     rules: Rules
-    settings: RunSettings
+    sandboxed: bool
+    limit: int
     isolation: str
     one_each: bool
     run_jobs: JobRunner
@@ -63,9 +64,9 @@ class Grading:
     def read(self, skipped: Callable[[str], None], *, again: bool) -> GradingRun:
         """Reads the submissions as they are now. With `again`, all of them are to be graded. Raises WorkbookError."""
         read = submissions(self.paths, self.numbers, skipped, one_each=self.one_each)
-        run = GradingRun(
-            [without_untouched(submission) for submission in read], self.settings, GradeCache(self.out / "cache")
-        )
+        # of the checks as they are now: somebody may have changed them since the command began
+        settings = RunSettings(fingerprint(), self.sandboxed, self.limit)
+        run = GradingRun([without_untouched(one) for one in read], settings, GradeCache(self.out / "cache"))
         run.plan(again=again)
         return run
 
@@ -133,8 +134,7 @@ def prepare(
     _check_writable(out)
     way, isolation = sandbox.detect()
     console.print(f"Isolation: {isolation}", style="" if way else "bold yellow", soft_wrap=True)
-    settings = RunSettings(fingerprint(), bool(way), limit)
-    return Grading(paths, numbers, out, rules, settings, isolation, one_each, run_jobs)
+    return Grading(paths, numbers, out, rules, bool(way), limit, isolation, one_each, run_jobs)
 
 
 def say_skipped(console: Console, sentences: Sequence[str]) -> None:

@@ -76,8 +76,7 @@ class Watching:
         try:
             run = await asyncio.to_thread(self._grading.read, skipped.append, again=again)
         except WorkbookError as error:  # a folder may be away for a moment while it is copied
-            self._console.print(str(error), style="red", soft_wrap=True)
-            self._room.notice(str(error))
+            self._say(error)
             return
         if skipped != self._skipped:  # the same sentences each time would hide a new one
             say_skipped(self._console, skipped)
@@ -93,10 +92,18 @@ class Watching:
                 for index in run.places(job.key):
                     self._room.graded(index, run.learner(index), job.lesson)
 
-            await run.grade(self._grading.run_jobs, on_end)
+            try:
+                await run.grade(self._grading.run_jobs, on_end)
+            except WorkbookError as error:  # somebody changes the checks at this moment, for example
+                self._say(error)
+                return
         gradebook = await asyncio.to_thread(self._grading.write, run)
         self._room.ended(gradebook)
         complete = sum(grade.report.passed for learner in gradebook.learners for grade in learner.grades.values())
         graded = f"{counted(len(run.todo), 'lesson')} graded in {time.monotonic() - start:.0f} s"
         passing = f"{complete} of {counted(gradebook.submitted, 'lesson')} {'passes' if complete == 1 else 'pass'}"
         self._console.print(f"{time.strftime('%H:%M:%S')}  {graded}; {passing}. Waiting for changes.", soft_wrap=True)
+
+    def _say(self, error: WorkbookError) -> None:
+        self._console.print(f"{error} Waiting for changes.", style="red", soft_wrap=True)
+        self._room.notice(str(error))

@@ -17,6 +17,7 @@ from typing import IO, Any
 
 from checks.kit.grading.pool import GraderPool, graders
 from checks.kit.grading.scheduler import AMONG_OTHERS
+from checks.kit.lessons.errors import WorkbookError
 from checks.kit.lessons.lesson import Lesson, find_lesson
 from checks.kit.lessons.paths import STATE
 from checks.kit.postgres.embedded import destroy
@@ -36,7 +37,7 @@ class GraderFailed(Exception):
     """The grader came to no verdict, through no fault of the submission. The message is what the grader printed."""
 
 
-class UnfitMachine(Exception):
+class UnfitMachine(WorkbookError):
     """This machine cannot grade with the settings of the run."""
 
 
@@ -143,7 +144,8 @@ async def open_worker(
         raise UnfitMachine(f"This run grades in sandboxes, and this machine has none: {sentence}.")
     if (kit := fingerprint()) != settings.kit:
         raise UnfitMachine(
-            f"The checks here ({kit}) differ from those of this run ({settings.kit}). Update the checkout here."
+            f"The checks here ({kit}) differ from those of this run ({settings.kit}). Update the checkout "
+            "that is behind, and run the same command again."
         )
     await asyncio.to_thread(_compile)
     with _own_slot() as slot:
