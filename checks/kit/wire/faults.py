@@ -55,7 +55,8 @@ class Hold:
     """
 
     def __init__(self, what: str | Matcher, limit: int | None, log: TrafficLog) -> None:
-        self.what = what if isinstance(what, str) else getattr(what, "__name__", "statement").strip("<>")
+        # the name of a function would tell a learner nothing
+        self._described = f" matching {what!r}" if isinstance(what, str) else ""
         self._matches = _matcher(what)
         self._limit = limit
         self._log = log
@@ -104,7 +105,7 @@ class Hold:
             crossed = [s.text for s in self._log.statements[self._since :] if not s.driver]
             instead = "; ".join(" ".join(text.split())[:70] for text in crossed[-5:]) or "nothing"
             raise NeverArrived(
-                f"{len(self._queue)} of {count} statements matching {self.what!r} arrived within {timeout:.0f} s. "
+                f"{len(self._queue)} of {count} expected statements{self._described} arrived within {timeout:.0f} s. "
                 f"What crossed the wire meanwhile: {instead}."
             )
         return self.waiting
@@ -120,7 +121,7 @@ class Hold:
                     arrival.cancel()
         except TimeoutError:
             raise NeverArrived(
-                f"Within {timeout:.0f} s the request did not end, and no statement matching {self.what!r} arrived."
+                f"Within {timeout:.0f} s the request did not end, and no expected statement{self._described} arrived."
             ) from None
         return bool(self._queue)
 
