@@ -140,7 +140,10 @@ async def test_hold_by_what_makes_work_durable(client: asyncpg.Connection, wire:
 async def test_waiting_in_vain_says_what_crossed_instead(client: asyncpg.Connection, wire: Wire) -> None:
     async with wire.hold("TRUNCATE") as held:
         await client.execute("SELECT 'something else'")
-        with pytest.raises(NeverArrived, match="something else"):
+        with pytest.raises(NeverArrived, match=r"'TRUNCATE'.*something else"):
+            await held.wait_for(timeout=0.05)
+    async with wire.hold(lambda statement: False) as held:
+        with pytest.raises(NeverArrived, match=r"^0 of 1 expected statements arrived"):
             await held.wait_for(timeout=0.05)
 
 
