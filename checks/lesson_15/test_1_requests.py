@@ -429,7 +429,7 @@ def cookies(value):
 
 
 async def expect_no_shared_pages(app, a, b, token_at_b):
-    """Visitors of B and a customer of A who comes to B's host ask for the same pages in turn."""
+    """Visitors of B and a customer of A at B's host ask for the same pages in turn."""
     for path in (path for path in reads(b, login=False) if not path.startswith((*OF_OTHER_CHECKS, "/export/"))):
         for who, headers, other in (
             ("A customer of A", token_at_b, b),

@@ -8,9 +8,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from watchfiles import DefaultFilter
-
-IGNORED_FOLDERS = {*DefaultFilter.ignore_dirs, "venv", "site-packages"}
+from checks.kit.cli.file_watcher import IGNORED_FOLDERS
 
 POLL_SECONDS = 2.0
 """The time between two looks."""

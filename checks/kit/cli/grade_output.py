@@ -25,7 +25,7 @@ MAX_NAME_CHARACTERS = 30
 MAX_MESSAGE_CHARACTERS = 200
 
 LINE_INTERVAL = 5
-"""Seconds between two lines of progress where there is no terminal."""
+"""Seconds between two lines of progress in a log or a pipe."""
 
 
 def counted(number: int, noun: str) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from checks.kit.cli.browser import open_in_browser
+from checks.kit.cli.browser import announce
 from checks.kit.cli.folder_changes import changed, snapshot
 from checks.kit.cli.grade import INTERRUPTED, Grading, inner, interruptible, say_skipped
 from checks.kit.cli.grade_output import counted, link, plan_line, progress
@@ -55,10 +55,7 @@ class Watching:
 
     async def run(self, *, again: bool, browser: bool) -> None:
         async with serving(self._regions, lambda action: False, "workbook grade … --watch", "room.html") as address:
-            self._console.print(f"The page: {address}", soft_wrap=True)
-            self._console.print("Anybody who has this address can read the page. Ctrl-C ends it.", style="dim")
-            if browser:
-                open_in_browser(address)
+            announce(self._console, address, browser=browser)
             while True:
                 seen = await asyncio.to_thread(snapshot, self._grading.paths)
                 await self._grade(again=again)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import Any
 
-from checks.kit.cli.browser import open_in_browser
+from checks.kit.cli.browser import announce
 from checks.kit.cli.follow_serve import follow_serve
 from checks.kit.cli.screen import Lines, Page, Screen
 from checks.kit.lessons.lesson import Lesson
@@ -46,12 +46,9 @@ async def page(
     )
     board = Board(regions, ask)
     async with serving(regions, board.act, f"workbook view {lesson.number}") as address:
-        screen.out.print(f"The page: {address}", soft_wrap=True)
-        screen.out.print("Anybody who has this address can read the page. Ctrl-C ends it.", style="dim", soft_wrap=True)
+        announce(screen.out, address, browser=browser)
         if isinstance(screen, Page):
             screen.address = f"The page: {address}"
-        if browser:
-            open_in_browser(address)
         following = asyncio.create_task(follow_serve(lambda: board.lesson or lesson, Requests(regions)))
         try:
             yield board

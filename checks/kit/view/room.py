@@ -84,8 +84,8 @@ class Room:
         self._show_head()
 
     def notice(self, sentence: str) -> None:
-        """Says what went wrong, until the next grading begins."""
-        self._notice = sentence
+        """Says what ended a grading, until the next one begins."""
+        self._notice, self._ended = sentence, True
         self._show_head()
 
     def _show(self, learner: LearnerGrades, *, again: bool = False) -> None:
