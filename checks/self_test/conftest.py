@@ -48,7 +48,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="N",
         type=int,
         default=1,
-        help="grade one in N of the wrong variants and one in ten of the right ones, chosen by the day (default: all)",
+        help="grade one in N of a lesson's variants, chosen by the day (default: all)",
     )
 
 
