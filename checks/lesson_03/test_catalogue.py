@@ -24,9 +24,9 @@ from checks.lesson_03.world import (
 
 EACH_ROW = "One statement for each row"
 WAYS = "Four ways to load a collection"
-ROWS = "Rows against strategy"
+ROWS = "How many rows each way of loading takes"
 PAGE = "LIMIT over a join"
-TIES = "Pages under ties"
+TIES = "Pages lose books when titles are equal"
 COUNT = "Counting by loading"
 TWO = "Two collections at once"
 LEVEL = "Relationships of relationships"
