@@ -44,8 +44,8 @@ async def test_the_service_stays_within_its_budget(app, shop, wire, endpoints):
     expect(
         at_work >= 5,
         f"{at_work} of 60 requests reached the database at the same time; at least 5 must.",
-        because="A connection that waits for a response serves nobody else. At noon people queue for it while 20 "
-        "connections are paid for.",
+        because="A connection that waits for a response serves nobody else. At noon people wait for one of them, "
+        "although the service may open 20.",
         section="Little's law",
     )
     expect(
@@ -183,7 +183,7 @@ async def test_a_silent_database_is_a_503(launch, shop, wire, endpoints):
 
 @pytest.mark.start_early
 async def test_a_locked_table_is_a_503(launch, shop, wire, endpoints):
-    """Behind a lock, as of a migration, each request gets 503 within 10 s and leaves no statement on the server."""
+    """While tables are locked, as by a migration, a request gets 503 within 10 s and leaves no statement behind."""
     one, other, crowded = [await launch(workers=1) for _ in range(3)]
     ids = await shop.seed(**WORLD)
     await expect_well(one, endpoints(ids))
@@ -213,7 +213,7 @@ async def test_a_locked_table_is_a_503(launch, shop, wire, endpoints):
     open_still = sum(connection.status in "TE" for connection in wire.connections if connection.status)
     expect(
         open_still == 0,
-        f"{len(responses)} requests gave up in front of a lock. Their responses were sent long ago, and "
+        f"{len(responses)} requests gave up their wait for a lock. Their responses were sent long ago, and "
         f"{plural(open_still, 'connection is', 'connections are')} still inside a transaction.",
         because="Each lock that lasts too long takes connections away, until the service hangs and is restarted.",
         section="A leak",
@@ -340,7 +340,7 @@ async def test_failing_requests_leak_nothing(launch, shop, wire, endpoints):
         if None in sent:  # what leaked blocks the next request already
             break
     await expect_no_leak(
-        shop, wire, f"{len(sent)} requests were sent that are wrong in themselves, as for an unknown book"
+        shop, wire, f"{len(sent)} requests were sent that can never succeed, such as one for an unknown book"
     )
     await expect_well(app, endpoints(ids), f"{len(sent)} requests failed")
     await shop.execute(NO_THIRTEEN, step="books.stock must not be 13 any more, which the app does not know")
@@ -362,7 +362,7 @@ async def test_failing_requests_change_nothing(launch, shop):
         what = response if response is not None else f"{door.method} {door.path} → no response after {LIMIT} s"
         expect(
             not changed,
-            f"{what}. This request is wrong in itself, and it has changed what is stored in {' and '.join(changed)}.",
+            f"{what}. This request can never succeed, and it has changed what is stored in {' and '.join(changed)}.",
             because="People are told that nothing has happened, and a part of it is stored: an order without books, "
             "or copies that nobody has bought.",
             section="A leak",
@@ -381,7 +381,7 @@ async def test_an_error_that_lasts_is_not_a_503(launch, shop, endpoints):
             wrong.append(f"{what}, expected {status}")
     expect(
         not wrong,
-        f"{len(wrong)} of {len(failing_requests(ids))} requests that are wrong in themselves got another status than "
+        f"{len(wrong)} of {len(failing_requests(ids))} requests that can never succeed got another status than "
         f"before. {first(wrong)}",
         because="A client that is told 503 with Retry-After sends the same request again, for ever, and nobody learns "
         "that the book does not exist or the stock is too low.",
@@ -730,7 +730,7 @@ async def expect_well(app, doors, trouble=""):
     expect(
         not failed,
         f"Before, {trouble}. That is over, and {len(failed)} of {len(responses)} requests failed. {first(failed)}",
-        because="What broke in the trouble is still in use. For people in the shop the trouble goes on.",
+        because="The cause is gone, and the service still fails. For people in the shop the trouble goes on.",
         section="A fail-over",
     )
 
@@ -823,7 +823,7 @@ class Request(NamedTuple):
 
 
 def failing_requests(ids):
-    """Requests that are wrong in themselves, and the status that each one gets."""
+    """Requests that can never succeed, and the status that each one gets."""
     book, customer = ids.books[0], ids.customers[0]
     taken = "9780000000001"
 
