@@ -30,7 +30,7 @@ async def test_a_created_book_can_be_read(app, shop, wire):
     for number, left_out in ((1, set()), (2, {"stock"})):
         book = new_book(ids.authors[1], number) | dict.fromkeys(left_out, 0)
         created = await app.post("/books", json={name: book[name] for name in book.keys() - left_out})
-        expect(created.status == 201, f"A new book was sent: {created}", because=NEW_BOOK, section="See it break")
+        expect(created.status == 201, f"A new book: {created}", because=NEW_BOOK, section="See it break")
         await wait_quiescent(app, wire)
         rows = await shop.rows("SELECT * FROM books WHERE isbn = $1", book["isbn"])
         stored = book | {"id": created["id"]}
