@@ -141,13 +141,13 @@ async def test_it_leaves_when_asked(app):
         else "After SIGTERM the service did not end by itself: something ended it with SIGKILL.",
         because="A process manager waits, and then ends the service with SIGKILL. Every deploy takes that much "
         "longer, and what the service still had to do is lost.",
-        section="Leaving in time",
+        section="Ending in time after SIGTERM",
     )
     expect(
         not await still_accepts(app),
         "After SIGTERM the main process ended, but another process of the service still accepts requests.",
         because="The old version of the service goes on serving customers after the deploy.",
-        section="Leaving in time",
+        section="Ending in time after SIGTERM",
     )
 
 
@@ -275,7 +275,7 @@ async def goes_without_dropping(app: App, wire: Wire, signum: int) -> None:
         because="A service that drops its connections may do so in the middle of a statement. PostgreSQL does not look "
         "for its client while it works: it runs the statement to its end and keeps its locks, and a customer who needs "
         "the same row waits for a service that is gone.",
-        section="Leaving in time",
+        section="Ending in time after SIGTERM",
     )
 
 

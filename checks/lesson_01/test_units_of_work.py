@@ -754,7 +754,7 @@ def ordinal(number):
     return {1: "The first", 2: "The second", 3: "The third"}.get(number, f"The {number}th")
 
 
-LINE = "The timeline"
+LINE = "A 201 can arrive before its COMMIT"
 SHARED = "Requests that share a session or a connection"
 INSERT_ONLY = "A SELECT does not see an ISBN that is not committed"
 NEW_BOOK = "Customers buy the book that is stored. It must be the one that was sent."

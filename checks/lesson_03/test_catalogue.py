@@ -27,7 +27,7 @@ WAYS = "Four ways to load a collection"
 ROWS = "How many rows each way of loading takes"
 PAGE = "LIMIT over a join"
 TIES = "Pages lose books when titles are equal"
-COUNT = "Counting by loading"
+COUNT = "Counting rows by loading all of them"
 TWO = "Two collections at once"
 LEVEL = "Relationships of relationships"
 

@@ -46,14 +46,14 @@ async def test_the_service_stays_within_its_budget(app, shop, wire, endpoints):
         f"{at_work} of 60 requests reached the database at the same time; at least 5 must.",
         because="A connection that waits for a response serves nobody else. At noon people wait for one of them, "
         "although the service may open 20.",
-        section="Little's law",
+        section="How large a pool should be",
     )
     expect(
         most <= BUDGET,
         f"60 requests at once had {most} connections open at the same time; the budget is {BUDGET}.",
         because="Each connection is a process of the server with its memory, and PostgreSQL has a limit for all "
         "services together. What this one takes beyond its share, others cannot open.",
-        section="The budget",
+        section="Connections that a service may open",
     )
     expect(
         after_errors <= BUDGET,
@@ -61,7 +61,7 @@ async def test_the_service_stays_within_its_budget(app, shop, wire, endpoints):
         f"requests came, and {after_errors} connections were open; the budget is {BUDGET}.",
         because="After an error the service counts from zero, although connections of other requests are still open. "
         "In an outage, when errors are many, it opens far more than its share.",
-        section="The budget",
+        section="Connections that a service may open",
     )
 
 
@@ -118,7 +118,7 @@ async def test_cut_connections_fail_nobody(launch, shop, wire, endpoints):
         f"{plural(len(failed), 'request')} failed. {first(failed)}",
         because="The pool handed out a connection whose other end was gone. After each fail-over people see errors for "
         "pages that the new server could have shown, some at once and some minutes later.",
-        section="A fail-over",
+        section="A fail-over leaves dead connections in the pool",
     )
 
 
@@ -216,7 +216,7 @@ async def test_a_locked_table_is_a_503(launch, shop, wire, endpoints):
         f"{len(responses)} requests gave up their wait for a lock. Their responses were sent long ago, and "
         f"{plural(open_still, 'connection is', 'connections are')} still inside a transaction.",
         because="Each lock that lasts too long takes connections away, until the service hangs and is restarted.",
-        section="A leak",
+        section="A leak takes connections from the pool",
     )
 
 
@@ -256,14 +256,14 @@ async def test_slow_readers_starve_nobody(launch, shop, wire, endpoints):
         "connections, and the shop is closed for everybody else."
         if held
         else "A client on a train reads for minutes. A few of them keep everybody else out meanwhile.",
-        section="A slow reader",
+        section="A slow reader keeps its connection",
     )
     expect(
         held <= BUDGET - 5,
         f"{paused}, in one of two workers. The service may have {BUDGET} connections.",
         because="A client on a train reads for minutes, and the connection waits with it. With the connections that "
         "the service may have, a few such clients close the shop for everybody else.",
-        section="A slow reader",
+        section="A slow reader keeps its connection",
     )
     await wait_quiescent(app, wire)
     left = sum(connection.status in "TE" for connection in wire.connections if connection.status)
@@ -272,7 +272,7 @@ async def test_slow_readers_starve_nobody(launch, shop, wire, endpoints):
         "The 30 clients hung up in the middle of the export, and "
         f"{plural(left, 'connection is', 'connections are')} still inside a transaction.",
         because="Each client that closes its browser too early takes a connection away until the service restarts.",
-        section="A slow reader",
+        section="A slow reader keeps its connection",
     )
 
 
@@ -287,7 +287,7 @@ async def test_an_export_is_complete(launch, shop):
         empty == [200, EXPORTED] and status == 200 and header == EXPORTED,
         f"GET /export/books.csv → {status}, first row {header}; of an empty shop: {empty}",
         because="The accountants' program finds the columns by their names in the first row.",
-        section="A slow reader",
+        section="A slow reader keeps its connection",
     )
     wanted = {tuple(map(str, row.values())) for row in await shop.rows(EXPORT)}
     got = [tuple(row) for row in rows]
@@ -299,7 +299,7 @@ async def test_an_export_is_complete(launch, shop):
         f"stored. {first(sorted(missing or foreign))}",
         because="The accountants add these rows up. A book that is missing, twice there, or with another price makes "
         "their balance wrong.",
-        section="A slow reader",
+        section="A slow reader keeps its connection",
     )
 
 
@@ -324,7 +324,7 @@ async def test_a_broken_export_is_not_a_whole_file(launch, shop, wire):
         f"a whole one does. It has {plural(rows, 'row')} below its header; the shop has {plural(wanted, 'book')}.",
         because="The accountants cannot tell this file from a whole one, and add up what is in it. A download that "
         "breaks off is started again.",
-        section="A slow reader",
+        section="A slow reader keeps its connection",
     )
 
 
@@ -365,7 +365,7 @@ async def test_failing_requests_change_nothing(launch, shop):
             f"{what}. This request can never succeed, and it has changed what is stored in {' and '.join(changed)}.",
             because="People are told that nothing has happened, and a part of it is stored: an order without books, "
             "or copies that nobody has bought.",
-            section="A leak",
+            section="A leak takes connections from the pool",
         )
 
 
@@ -414,21 +414,21 @@ async def test_a_count_is_entered(launch, shop):
             f"{before} copies are stored and {count} were counted. PUT /books/{book}/stock should return {status} and "
             f"leave {expected}; it returned {response.status} and left {after}.",
             because=WRONG_STOCK,
-            section="A leak",
+            section="A leak takes connections from the pool",
         )
     response = await app.put(f"/books/{UNKNOWN}/stock", json={"stock": 150})
     expect(
         response.status == 404,
         f"{response}, expected 404: there is no such book.",
         because="Somebody in the shop has typed a wrong number, and does not hear of it.",
-        section="A leak",
+        section="A leak takes connections from the pool",
     )
     changed = await shop.count("books", "stock <> 150 AND NOT id = ANY($1)", [book for book, _ in counted])
     expect(
         changed == 0,
         f"The stock of {plural(changed, 'other book')} has changed, which nobody counted.",
         because=WRONG_STOCK,
-        section="A leak",
+        section="A leak takes connections from the pool",
     )
 
 
@@ -452,14 +452,14 @@ async def test_two_counts_do_not_meet(launch, shop, wire):
         all(status in (200, 409, 503) for status in got) and (bool(entered) or 409 not in got),
         happened,
         because="Somebody in the shop has counted, and is told that something is wrong with the book or the count.",
-        section="A leak",
+        section="A leak takes connections from the pool",
     )
     expect(
         len(entered) <= 1 and stock == (entered or [150])[0],
         happened,
         because="Both counts were compared with a stock that was no longer true. One of the two people has counted "
         "wrong, and nobody counts again.",
-        section="A leak",
+        section="A leak takes connections from the pool",
     )
 
 
@@ -476,7 +476,7 @@ async def test_reports_open_nothing_of_their_own(app, shop, wire):
                     got == wanted,
                     f"{response}\nThe rows that are stored make {wanted}.",
                     because="The authors are paid by this report.",
-                    section="An engine for each request",
+                    section="A new engine for each request costs round trips",
                 )
             await shop.add("order_lines", order_id=ids.orders[0], book_id=ids.books[0], quantity=3, price_cents=7)
     expect(
@@ -485,7 +485,7 @@ async def test_reports_open_nothing_of_their_own(app, shop, wire):
         f"{plural(len(wire.connections), 'connection is', 'connections are')} still open.",
         because="To open a connection takes several round trips, a new process of the server and a password check, "
         "which is slow on purpose. Each reader of a report waits for all of it.",
-        section="An engine for each request",
+        section="A new engine for each request costs round trips",
     )
 
 
@@ -592,7 +592,7 @@ def expect_served_or_turned_away(responses):
         f"Neither served nor given 503 with a valid Retry-After header: {len(wrong)} of {len(responses)} requests. "
         f"{described(wrong)}",
         because=why_wrong(wrong),
-        section="The queue in front of the pool",
+        section="A full pool makes requests wait",
     )
 
 
@@ -690,7 +690,7 @@ async def expect_no_leak(shop, wire, sent):
         f"{sent}. After them {plural(idle, 'connection is', 'connections are')} idle in transaction.",
         because="A transaction that nobody ends keeps its locks and its connection. When all are taken the service "
         "hangs, until somebody restarts it.",
-        section="A leak",
+        section="A leak takes connections from the pool",
     )
     expect(
         dropped == 0,
@@ -698,7 +698,7 @@ async def expect_no_leak(shop, wire, sent):
         "transaction, or without being closed.",
         because="Each one has to be opened anew, with a password check and a new process of the server. A connection "
         "that its request does not give back ends like this, when the garbage collector finds it.",
-        section="A leak",
+        section="A leak takes connections from the pool",
     )
 
 
@@ -731,7 +731,7 @@ async def expect_well(app, doors, trouble=""):
         not failed,
         f"Before, {trouble}. That is over, and {len(failed)} of {len(responses)} requests failed. {first(failed)}",
         because="The cause is gone, and the service still fails. For people in the shop the trouble goes on.",
-        section="A fail-over",
+        section="A fail-over leaves dead connections in the pool",
     )
 
 
