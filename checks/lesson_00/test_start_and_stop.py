@@ -80,7 +80,7 @@ async def test_health_asks_the_database(app, launch, wire, testbed, password_pro
     expect(
         not others,
         f"DATABASE_URL names the database {testbed.database.name!r}; the service logged in to {', '.join(others)}.",
-        because="A server can be up while the shop's own database is not to be reached. Then customers get errors "
+        because="A server can be up while the shop's own database cannot be reached. Then customers get errors, "
         "and /health reports that all is well.",
         section="What an un-awaited call returns",
     )
@@ -89,8 +89,8 @@ async def test_health_asks_the_database(app, launch, wire, testbed, password_pro
     wrong = [f"{user!r} with the password {word!r}" for user, word in received if (user, word) != (USER, PASSWORD)]
     expect(
         received and not wrong,
-        f"DATABASE_URL named another server, that asks for a password, and the user {USER!r} with the password "
-        f"{PASSWORD!r}, percent-encoded as it must be. What the server received: {wrong[0] if wrong else 'no login'}.",
+        f"At another start DATABASE_URL named a server that asks for a password, the user {USER!r}, and the password "
+        f"{PASSWORD!r}, percent-encoded as it must be. What that server received: {wrong[0] if wrong else 'no login'}.",
         because="A database that checks passwords refuses this login, and the service cannot serve anybody."
         if wrong
         else "The service does not use the database that it was given.",
@@ -141,13 +141,13 @@ async def test_it_leaves_when_asked(app):
         else "After SIGTERM the service did not end by itself: something ended it with SIGKILL.",
         because="A process manager waits, and then ends the service with SIGKILL. Every deploy takes that much "
         "longer, and what the service still had to do is lost.",
-        section="Leaving in time",
+        section="Ending in time after SIGTERM",
     )
     expect(
         not await still_accepts(app),
         "After SIGTERM the main process ended, but another process of the service still accepts requests.",
         because="The old version of the service goes on serving customers after the deploy.",
-        section="Leaving in time",
+        section="Ending in time after SIGTERM",
     )
 
 
@@ -275,7 +275,7 @@ async def goes_without_dropping(app: App, wire: Wire, signum: int) -> None:
         because="A service that drops its connections may do so in the middle of a statement. PostgreSQL does not look "
         "for its client while it works: it runs the statement to its end and keeps its locks, and a customer who needs "
         "the same row waits for a service that is gone.",
-        section="Leaving in time",
+        section="Ending in time after SIGTERM",
     )
 
 

@@ -223,8 +223,9 @@ async def test_a_book_is_announced_only_after_its_commit(app, shop, wire):
     )
     expect(
         refused or (response.status == 201 and at_response == 1),
-        f"{response}. At this moment the database held {plural(at_response, 'such book')}.",
-        because=DURABLE,
+        f"{response}. At this moment the database held {plural(at_response, 'such book')}. Expected: 201, and 1 such "
+        "book.",
+        because=DURABLE if response.ok else "The shop cannot take in a new book.",
         section=LINE,
     )
     book = new_book(ids.authors[0], 2)
@@ -258,7 +259,7 @@ async def test_an_order_is_confirmed_only_after_its_commit(app, shop, wire):
     expect(
         refused or (response.status == 201 and at_response == whole),
         f"{response}. At this moment the database held: {at_response or 'nothing of it'}. Expected: {whole}.",
-        because=DURABLE,
+        because=DURABLE if response.ok else "The customer cannot order.",
         section=LINE,
     )
     before = await totals(shop)
@@ -426,7 +427,7 @@ async def test_a_request_does_not_wait_for_others(app, shop, wire):
         expect(
             not unanswered,
             f"While {what} of {' '.join(request[:2])} was held, {unanswered} got no response.",
-            because="One request that waits keeps the others waiting, for as long as it takes.",
+            because="One slow statement keeps other customers waiting, for as long as it takes.",
             section=SHARED,
         )
 
@@ -487,7 +488,8 @@ async def test_a_client_that_hangs_up_leaves_nothing_open(app, shop, wire):
         expect(
             stored in ("", whole),
             f"{story} Stored: {stored}. Expected: nothing, or {whole}.",
-            because="All of an order or nothing of it. A part of one is sold to nobody.",
+            because="A part of an order cannot be sent. Copies are missing from the stock, or the customer owes money "
+            "for them.",
             section="An early commit leaves half an order",
         )
     response = await app.post("/orders", json=order_of(ids.customers[3], copies))
@@ -752,19 +754,19 @@ def ordinal(number):
     return {1: "The first", 2: "The second", 3: "The third"}.get(number, f"The {number}th")
 
 
-LINE = "The timeline"
+LINE = "A 201 can arrive before its COMMIT"
 SHARED = "Requests that share a session or a connection"
 INSERT_ONLY = "A SELECT does not see an ISBN that is not committed"
-NEW_BOOK = "The shop cannot sell a book that it does not take in as it is."
+NEW_BOOK = "Customers buy the book that is stored. It must be the one that was sent."
 TAKEN = "A client cannot tell a taken ISBN from a broken shop."
 AFTERWARDS = "One duplicate ISBN breaks the requests after it, also those that have nothing to do with it."
 LEFTOVER = (
-    "What a refused order leaves behind counts: copies are missing from the stock, or the customer seems to owe money "
-    "for an order that was not placed."
+    "The rest of a refused order does harm: copies are missing from the stock, or the customer seems to owe money for "
+    "an order that was not placed."
 )
 BETWEEN = (
-    "If the service or the connection ends between these two transactions, half an order stays for ever. "
-    "Nobody is left to take it back."
+    "If the service or the connection ends between these two transactions, half an order stays in the database, and no "
+    "code takes it back."
 )
 DURABLE = (
     "Until COMMIT has come back, PostgreSQL may still refuse, and the machine may fail. Then the customer holds a "

@@ -139,13 +139,13 @@ async def test_a_change_is_returned_as_it_is_stored(app, shop, wire):
         expect(
             not wrong,
             f"After a PATCH with {change} {', '.join(wrong)}.",
-            because="The editors changed one thing, and another one is different.",
+            because="The stored book is not the one that the editors have saved.",
             section=TRIGGERS,
         )
         expect(
             row["revision"] - before["revision"] == REVISIONS,
             f"One PATCH changed the row {(row['revision'] - before['revision']) / REVISIONS:g} times.",
-            because="The editors count revisions. One of theirs appears as several, and each of them is a write.",
+            because="The editors count revisions, and this number does not rise once for each change of theirs.",
             section=TRIGGERS,
         )
     expect(
@@ -207,7 +207,7 @@ async def test_a_change_keeps_what_it_leaves_out(app, shop, wire):
     expect(
         empty.ok and not changed,
         f"A PATCH without any field was sent. {empty}.{changed}",
-        because="An editor who saves a form without a change reads an error, or changes a book by it.",
+        because="An editor saves a form without a change, and reads an error or changes the book.",
         section=ONUPDATE,
     )
     arrived = False

@@ -24,10 +24,10 @@ from checks.lesson_03.world import (
 
 EACH_ROW = "One statement for each row"
 WAYS = "Four ways to load a collection"
-ROWS = "Rows against strategy"
+ROWS = "How many rows each way of loading takes"
 PAGE = "LIMIT over a join"
-TIES = "Pages under ties"
-COUNT = "Counting by loading"
+TIES = "Pages lose books when titles are equal"
+COUNT = "Counting rows by loading all of them"
 TWO = "Two collections at once"
 LEVEL = "Relationships of relationships"
 

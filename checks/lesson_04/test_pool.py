@@ -44,16 +44,16 @@ async def test_the_service_stays_within_its_budget(app, shop, wire, endpoints):
     expect(
         at_work >= 5,
         f"{at_work} of 60 requests reached the database at the same time; at least 5 must.",
-        because="A connection that waits for a response serves nobody else. At noon people queue for it while 20 "
-        "connections are paid for.",
-        section="Little's law",
+        because="A connection that waits for a response serves nobody else. At noon people wait for one of them, "
+        "although the service may open 20.",
+        section="How large a pool should be",
     )
     expect(
         most <= BUDGET,
         f"60 requests at once had {most} connections open at the same time; the budget is {BUDGET}.",
         because="Each connection is a process of the server with its memory, and PostgreSQL has a limit for all "
         "services together. What this one takes beyond its share, others cannot open.",
-        section="The budget",
+        section="Connections that a service may open",
     )
     expect(
         after_errors <= BUDGET,
@@ -61,7 +61,7 @@ async def test_the_service_stays_within_its_budget(app, shop, wire, endpoints):
         f"requests came, and {after_errors} connections were open; the budget is {BUDGET}.",
         because="After an error the service counts from zero, although connections of other requests are still open. "
         "In an outage, when errors are many, it opens far more than its share.",
-        section="The budget",
+        section="Connections that a service may open",
     )
 
 
@@ -118,7 +118,7 @@ async def test_cut_connections_fail_nobody(launch, shop, wire, endpoints):
         f"{plural(len(failed), 'request')} failed. {first(failed)}",
         because="The pool handed out a connection whose other end was gone. After each fail-over people see errors for "
         "pages that the new server could have shown, some at once and some minutes later.",
-        section="A fail-over",
+        section="A fail-over leaves dead connections in the pool",
     )
 
 
@@ -183,7 +183,7 @@ async def test_a_silent_database_is_a_503(launch, shop, wire, endpoints):
 
 @pytest.mark.start_early
 async def test_a_locked_table_is_a_503(launch, shop, wire, endpoints):
-    """Behind a lock, as of a migration, each request gets 503 within 10 s and leaves no statement on the server."""
+    """While tables are locked, as by a migration, a request gets 503 within 10 s and leaves no statement behind."""
     one, other, crowded = [await launch(workers=1) for _ in range(3)]
     ids = await shop.seed(**WORLD)
     await expect_well(one, endpoints(ids))
@@ -213,10 +213,10 @@ async def test_a_locked_table_is_a_503(launch, shop, wire, endpoints):
     open_still = sum(connection.status in "TE" for connection in wire.connections if connection.status)
     expect(
         open_still == 0,
-        f"{len(responses)} requests gave up in front of a lock. Their responses were sent long ago, and "
+        f"{len(responses)} requests gave up their wait for a lock. Their responses were sent long ago, and "
         f"{plural(open_still, 'connection is', 'connections are')} still inside a transaction.",
         because="Each lock that lasts too long takes connections away, until the service hangs and is restarted.",
-        section="A leak",
+        section="A leak takes connections from the pool",
     )
 
 
@@ -256,14 +256,14 @@ async def test_slow_readers_starve_nobody(launch, shop, wire, endpoints):
         "connections, and the shop is closed for everybody else."
         if held
         else "A client on a train reads for minutes. A few of them keep everybody else out meanwhile.",
-        section="A slow reader",
+        section="A slow reader keeps its connection",
     )
     expect(
         held <= BUDGET - 5,
         f"{paused}, in one of two workers. The service may have {BUDGET} connections.",
         because="A client on a train reads for minutes, and the connection waits with it. With the connections that "
         "the service may have, a few such clients close the shop for everybody else.",
-        section="A slow reader",
+        section="A slow reader keeps its connection",
     )
     await wait_quiescent(app, wire)
     left = sum(connection.status in "TE" for connection in wire.connections if connection.status)
@@ -272,7 +272,7 @@ async def test_slow_readers_starve_nobody(launch, shop, wire, endpoints):
         "The 30 clients hung up in the middle of the export, and "
         f"{plural(left, 'connection is', 'connections are')} still inside a transaction.",
         because="Each client that closes its browser too early takes a connection away until the service restarts.",
-        section="A slow reader",
+        section="A slow reader keeps its connection",
     )
 
 
@@ -287,7 +287,7 @@ async def test_an_export_is_complete(launch, shop):
         empty == [200, EXPORTED] and status == 200 and header == EXPORTED,
         f"GET /export/books.csv → {status}, first row {header}; of an empty shop: {empty}",
         because="The accountants' program finds the columns by their names in the first row.",
-        section="A slow reader",
+        section="A slow reader keeps its connection",
     )
     wanted = {tuple(map(str, row.values())) for row in await shop.rows(EXPORT)}
     got = [tuple(row) for row in rows]
@@ -299,7 +299,7 @@ async def test_an_export_is_complete(launch, shop):
         f"stored. {first(sorted(missing or foreign))}",
         because="The accountants add these rows up. A book that is missing, twice there, or with another price makes "
         "their balance wrong.",
-        section="A slow reader",
+        section="A slow reader keeps its connection",
     )
 
 
@@ -324,7 +324,7 @@ async def test_a_broken_export_is_not_a_whole_file(launch, shop, wire):
         f"a whole one does. It has {plural(rows, 'row')} below its header; the shop has {plural(wanted, 'book')}.",
         because="The accountants cannot tell this file from a whole one, and add up what is in it. A download that "
         "breaks off is started again.",
-        section="A slow reader",
+        section="A slow reader keeps its connection",
     )
 
 
@@ -340,7 +340,7 @@ async def test_failing_requests_leak_nothing(launch, shop, wire, endpoints):
         if None in sent:  # what leaked blocks the next request already
             break
     await expect_no_leak(
-        shop, wire, f"{len(sent)} requests were sent that are wrong in themselves, as for an unknown book"
+        shop, wire, f"{len(sent)} requests were sent that can never succeed, such as one for an unknown book"
     )
     await expect_well(app, endpoints(ids), f"{len(sent)} requests failed")
     await shop.execute(NO_THIRTEEN, step="books.stock must not be 13 any more, which the app does not know")
@@ -362,10 +362,10 @@ async def test_failing_requests_change_nothing(launch, shop):
         what = response if response is not None else f"{door.method} {door.path} → no response after {LIMIT} s"
         expect(
             not changed,
-            f"{what}. This request is wrong in itself, and it has changed what is stored in {' and '.join(changed)}.",
+            f"{what}. This request can never succeed, and it has changed what is stored in {' and '.join(changed)}.",
             because="People are told that nothing has happened, and a part of it is stored: an order without books, "
             "or copies that nobody has bought.",
-            section="A leak",
+            section="A leak takes connections from the pool",
         )
 
 
@@ -381,7 +381,7 @@ async def test_an_error_that_lasts_is_not_a_503(launch, shop, endpoints):
             wrong.append(f"{what}, expected {status}")
     expect(
         not wrong,
-        f"{len(wrong)} of {len(failing_requests(ids))} requests that are wrong in themselves got another status than "
+        f"{len(wrong)} of {len(failing_requests(ids))} requests that can never succeed got another status than "
         f"before. {first(wrong)}",
         because="A client that is told 503 with Retry-After sends the same request again, for ever, and nobody learns "
         "that the book does not exist or the stock is too low.",
@@ -414,21 +414,21 @@ async def test_a_count_is_entered(launch, shop):
             f"{before} copies are stored and {count} were counted. PUT /books/{book}/stock should return {status} and "
             f"leave {expected}; it returned {response.status} and left {after}.",
             because=WRONG_STOCK,
-            section="A leak",
+            section="A leak takes connections from the pool",
         )
     response = await app.put(f"/books/{UNKNOWN}/stock", json={"stock": 150})
     expect(
         response.status == 404,
         f"{response}, expected 404: there is no such book.",
         because="Somebody in the shop has typed a wrong number, and does not hear of it.",
-        section="A leak",
+        section="A leak takes connections from the pool",
     )
     changed = await shop.count("books", "stock <> 150 AND NOT id = ANY($1)", [book for book, _ in counted])
     expect(
         changed == 0,
         f"The stock of {plural(changed, 'other book')} has changed, which nobody counted.",
         because=WRONG_STOCK,
-        section="A leak",
+        section="A leak takes connections from the pool",
     )
 
 
@@ -452,14 +452,14 @@ async def test_two_counts_do_not_meet(launch, shop, wire):
         all(status in (200, 409, 503) for status in got) and (bool(entered) or 409 not in got),
         happened,
         because="Somebody in the shop has counted, and is told that something is wrong with the book or the count.",
-        section="A leak",
+        section="A leak takes connections from the pool",
     )
     expect(
         len(entered) <= 1 and stock == (entered or [150])[0],
         happened,
         because="Both counts were compared with a stock that was no longer true. One of the two people has counted "
         "wrong, and nobody counts again.",
-        section="A leak",
+        section="A leak takes connections from the pool",
     )
 
 
@@ -476,7 +476,7 @@ async def test_reports_open_nothing_of_their_own(app, shop, wire):
                     got == wanted,
                     f"{response}\nThe rows that are stored make {wanted}.",
                     because="The authors are paid by this report.",
-                    section="An engine for each request",
+                    section="A new engine for each request costs round trips",
                 )
             await shop.add("order_lines", order_id=ids.orders[0], book_id=ids.books[0], quantity=3, price_cents=7)
     expect(
@@ -485,7 +485,7 @@ async def test_reports_open_nothing_of_their_own(app, shop, wire):
         f"{plural(len(wire.connections), 'connection is', 'connections are')} still open.",
         because="To open a connection takes several round trips, a new process of the server and a password check, "
         "which is slow on purpose. Each reader of a report waits for all of it.",
-        section="An engine for each request",
+        section="A new engine for each request costs round trips",
     )
 
 
@@ -592,7 +592,7 @@ def expect_served_or_turned_away(responses):
         f"Neither served nor given 503 with a valid Retry-After header: {len(wrong)} of {len(responses)} requests. "
         f"{described(wrong)}",
         because=why_wrong(wrong),
-        section="The queue in front of the pool",
+        section="A full pool makes requests wait",
     )
 
 
@@ -690,7 +690,7 @@ async def expect_no_leak(shop, wire, sent):
         f"{sent}. After them {plural(idle, 'connection is', 'connections are')} idle in transaction.",
         because="A transaction that nobody ends keeps its locks and its connection. When all are taken the service "
         "hangs, until somebody restarts it.",
-        section="A leak",
+        section="A leak takes connections from the pool",
     )
     expect(
         dropped == 0,
@@ -698,7 +698,7 @@ async def expect_no_leak(shop, wire, sent):
         "transaction, or without being closed.",
         because="Each one has to be opened anew, with a password check and a new process of the server. A connection "
         "that its request does not give back ends like this, when the garbage collector finds it.",
-        section="A leak",
+        section="A leak takes connections from the pool",
     )
 
 
@@ -730,8 +730,8 @@ async def expect_well(app, doors, trouble=""):
     expect(
         not failed,
         f"Before, {trouble}. That is over, and {len(failed)} of {len(responses)} requests failed. {first(failed)}",
-        because="What broke in the trouble is still in use. For people in the shop the trouble goes on.",
-        section="A fail-over",
+        because="The cause is gone, and the service still fails. For people in the shop the trouble goes on.",
+        section="A fail-over leaves dead connections in the pool",
     )
 
 
@@ -823,7 +823,7 @@ class Request(NamedTuple):
 
 
 def failing_requests(ids):
-    """Requests that are wrong in themselves, and the status that each one gets."""
+    """Requests that can never succeed, and the status that each one gets."""
     book, customer = ids.books[0], ids.customers[0]
     taken = "9780000000001"
 

@@ -34,7 +34,9 @@ async def test_there_is_one_head(alembic):
         done.ok and len(heads) == 1,
         f"{done}, and named {len(heads)} heads: {', '.join(heads)}." if done.ok else f"{done}.",
         because="`alembic upgrade head` refuses to choose between two heads, so nobody can deploy: two people made a "
-        "revision after the same one, and Git saw no conflict, because each is a file of its own.",
+        "revision after the same one, and Git saw no conflict, because each is a file of its own."
+        if done.ok
+        else "`alembic upgrade head` reads the same files, so nobody can deploy.",
         section="Two heads, and where staging is",
     )
 
@@ -130,7 +132,7 @@ async def test_down_to_base_and_up_again(alembic, shop):
         not left,
         f"At base the database is not empty. {first(left)}.",
         because="The next upgrade wants to make what is there already, and PostgreSQL refuses. Somebody then has to "
-        "clean up by hand, on a database of which nobody knows the state.",
+        "clean up by hand, on a database whose state nobody knows.",
         section="A downgrade removes what the upgrade made",
     )
     again = await alembic("upgrade", "head")
@@ -183,7 +185,7 @@ async def test_production_keeps_its_rows(alembic, shop):
     back = went_back(last, await last_ids(shop))
     expect(
         not back,
-        f"The number after which the next row gets its own has gone back: {first(back)}.",
+        f"The last id that PostgreSQL has given out went back: {first(back)}.",
         because="The next row gets a number that another one has, or once had. Invoices and links name these numbers.",
         section="Rows that are already there",
     )
@@ -229,7 +231,8 @@ async def test_several_reviews_become_the_last_one(alembic, shop):
     ]
     expect(
         not wrong,
-        f"The last review of each customer and book has to stay. {len(wrong)} times it is otherwise. {first(wrong)}.",
+        f"Of each customer and book, the last review has to stay, and no other one. This is wrong {len(wrong)} times. "
+        f"{first(wrong)}.",
         because="Customers find that the shop has lost their opinion, or shows one that they have replaced.",
         section="Rows that are already there",
     )
@@ -253,7 +256,7 @@ async def test_several_reviews_become_the_last_one(alembic, shop):
     ]
     expect(
         not miscounted,
-        f"The number of ratings and their sum fit no reviews: {first(miscounted)}.",
+        f"The number of ratings and their sum are wrong: {first(miscounted)}.",
         because="The shop shows an average that no customers have given.",
         section="Rows that are already there",
     )
@@ -301,7 +304,7 @@ async def test_production_can_go_back(alembic, shop):
     back = went_back(last, await last_ids(shop))
     expect(
         not back,
-        f"After the downgrade, the number after which the next row gets its own has gone back: {first(back)}.",
+        f"After the downgrade, the last id that PostgreSQL has given out went back: {first(back)}.",
         because="The next row gets a number that another one has, or once had. Invoices and links name these numbers.",
         section="A downgrade removes what the upgrade made",
     )
@@ -430,7 +433,7 @@ async def test_constraints_do_their_job_by_name(alembic, shop):
                 refused_by is not None,
                 f"After the upgrade of {start}, PostgreSQL accepted `{statement}`. {wanted} should have refused it.",
                 because="The models declare this rule, and only the database can keep it for everybody: a script, an "
-                "import, another service. The shop now sells by rows that make no sense.",
+                "import, another service. The shop now works with rows that make no sense.",
                 section="A constraint needs its name in the migration",
             )
             expect(
@@ -453,7 +456,7 @@ async def test_orders_can_be_cancelled(alembic, shop):
             f"After the upgrade of {start} an order can be {', '.join(labels)}. It should be able to be pending, paid, "
             "shipped or cancelled.",
             because="The models have the status. When the service writes one that the database does not know, the "
-            "customer gets an error, and the order goes on its way.",
+            "customer gets an error, and the order is sent all the same.",
             section="What autogenerate sees",
         )
         order = "INSERT INTO orders (customer_id) SELECT min(id) FROM customers"
@@ -487,9 +490,9 @@ async def test_the_index_and_the_default_are_those_of_the_models(alembic, shop):
         credit = await shop.value("SELECT credit_cents FROM customers WHERE email = 'first@example.com'")
         expect(
             credit == 500_000,
-            f"After the upgrade of {start}, a customer was added without saying a credit. It is {credit} cents, and "
-            "the models say 500000.",
-            because="New customers order more than the shop wants to lend, or less. Nobody sees why, since the "
+            f"After the upgrade of {start}, a customer was added, and the INSERT named no credit. PostgreSQL stored "
+            f"{credit} cents, and the models say 500000.",
+            because="New customers have another credit than the shop wants to give them. Nobody sees why, since the "
             "models say something else.",
             section="What autogenerate sees",
         )

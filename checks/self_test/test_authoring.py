@@ -106,7 +106,7 @@ def test_a_new_file_is_carried_and_a_deleted_one_goes(clean: Path) -> None:
 DOCSTRING, TWO, THREE, FOUR = (
     f'    """{text}.'
     for text in (
-        "An engine for the time of the block; on the way out every connection is closed properly",
+        "An engine that lives as long as the block, whose end closes every connection properly",
         "Two",
         "Three",
         "Four",

@@ -43,7 +43,7 @@ def test_the_unsolved_lesson_gets_verdicts_that_teach(tmp_path: Path) -> None:
     assert "held on the wire: COMMIT" in text
     assert "POST /books returned 201 while COMMIT was held" in text
     assert "Why it matters" in text
-    assert "notebooks/lesson_01.ipynb, section “The timeline”" in text
+    assert "notebooks/lesson_01.ipynb, section “A 201 can arrive before its COMMIT”" in text
     assert "workbook hint 1 test_a_book_is_announced_only_after_its_commit" in text
     assert "1 of 13 checks pass, 11 not run" in text
     assert "Traceback" not in done.stdout

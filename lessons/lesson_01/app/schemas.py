@@ -2,7 +2,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
-# What a column of schema.sql cannot hold is status 422 here. PostgreSQL would refuse it, and the client would read 500.
+# A value that does not fit into its column gets status 422 here. PostgreSQL would refuse it, which would become a 500.
 Id = Annotated[int, Field(ge=1, le=2**63 - 1)]
 MAX_INTEGER = 2**31 - 1
 NO_NUL = r"^[^\x00]*$"

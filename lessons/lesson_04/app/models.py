@@ -7,7 +7,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 
 class Base(DeclarativeBase):
-    """Relationships are loaded by the query that needs them; one that was forgotten raises at once."""
+    """A query names the relationships that it loads. To read another one raises an error."""
 
 
 class Author(Base):

@@ -5,6 +5,6 @@ from sqlalchemy.orm import DeclarativeBase
 
 
 class Base(DeclarativeBase):
-    """Relationships are loaded by the query that needs them; one that was forgotten raises at once."""
+    """A query names the relationships that it loads. To read another one raises an error."""
 
     type_annotation_map: ClassVar[dict[Any, Any]] = {str: Text}

@@ -13,7 +13,7 @@ from app.busy import Pool, translate_errors
 
 @asynccontextmanager
 async def open_engine(url: str, pool_size: int) -> AsyncIterator[AsyncEngine]:
-    """An engine for the time of the block; on the way out every connection is closed properly.
+    """An engine that lives as long as the block, whose end closes every connection properly.
 
     It never has more than `pool_size` connections, and every wait has a limit. Times are in seconds, those of the
     server in milliseconds.

@@ -10,7 +10,7 @@ router = APIRouter(prefix="/books/{book_id}/stock")
 
 @router.put("")
 async def count_stock(book_id: Id, body: Counted, session: Session) -> Counted:
-    """Enters what was counted in the shop. The row is locked, so that two counts do not meet."""
+    """Enters what was counted in the shop. The row is locked, so that one of two counts waits for the other."""
     async with session.begin():
         stock = await session.scalar(select(Book.stock).where(Book.id == book_id).with_for_update())
         if stock is None:

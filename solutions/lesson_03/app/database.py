@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 @asynccontextmanager
 async def open_engine(url: str) -> AsyncIterator[AsyncEngine]:
-    """An engine for the time of the block; on the way out every connection is closed properly."""
+    """An engine that lives as long as the block, whose end closes every connection properly."""
     engine = create_async_engine(url)
     try:
         yield engine

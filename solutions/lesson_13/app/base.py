@@ -5,7 +5,7 @@ from sqlalchemy.orm import DeclarativeBase
 
 
 class Base(DeclarativeBase):
-    """Relationships are loaded by the query that needs them; one that was forgotten raises at once."""
+    """A query names the relationships that it loads. To read another one raises an error."""
 
     metadata = MetaData(
         naming_convention={

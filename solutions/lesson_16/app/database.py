@@ -15,7 +15,7 @@ from app.tenancy import CurrentTenant, sessions_of
 
 @asynccontextmanager
 async def open_engine(url: str, pool_size: int, slow: float = 0.5) -> AsyncIterator[AsyncEngine]:
-    """An engine for the time of the block; on the way out every connection is closed properly.
+    """An engine that lives as long as the block, whose end closes every connection properly.
 
     It never has more than `pool_size` connections, and every wait has a limit. A statement that takes `slow` seconds is
     named in the log. Times are in seconds, those of the server in milliseconds.

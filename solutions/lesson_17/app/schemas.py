@@ -26,7 +26,7 @@ Storable = Annotated[str, AfterValidator(storable)]
 Email = Annotated[Storable, StringConstraints(to_lower=True, max_length=254)]
 Password = Annotated[Storable, StringConstraints(max_length=1000)]
 
-# What a column of schema.sql cannot hold is status 422 here. PostgreSQL would refuse it, and the client would read 500.
+# A value that does not fit into its column gets status 422 here. PostgreSQL would refuse it, which would become a 500.
 Id = Annotated[int, Field(ge=1, le=2**63 - 1)]
 MAX_INTEGER = 2**31 - 1
 MAX_DISCOUNT = 90
@@ -65,7 +65,7 @@ class ImportReport(BaseModel):
 
 
 class BookOut(BaseModel):
-    """A book as it is stored. What was accepted once is not judged again when it is read."""
+    """A book as it is stored. Its values were checked when they were written, not here."""
 
     model_config = ConfigDict(from_attributes=True)
 

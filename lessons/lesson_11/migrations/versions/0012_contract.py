@@ -11,7 +11,7 @@ depends_on = None
 
 def upgrade() -> None:
     op.alter_column("books", "subtitle", nullable=True, server_default=None)
-    # `revision` counts edits, and this is not one: the trigger that counts has to rest meanwhile
+    # `revision` counts edits, and this is not one. So the trigger that counts them is off meanwhile
     op.execute("ALTER TABLE books DISABLE TRIGGER tidy_book")
     op.execute("UPDATE books SET subtitle = NULL WHERE subtitle = ''")
     op.execute("ALTER TABLE books ENABLE TRIGGER tidy_book")

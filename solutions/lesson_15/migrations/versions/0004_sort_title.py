@@ -11,7 +11,7 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column("books", sa.Column("sort_title", sa.Text, server_default="", nullable=False))
-    # `revision` counts edits, and this is not one: the trigger that counts has to rest meanwhile
+    # `revision` counts edits, and this is not one. So the trigger that counts them is off meanwhile
     op.execute("ALTER TABLE books DISABLE TRIGGER tidy_book")
     op.execute("UPDATE books SET sort_title = lower(regexp_replace(title, '^The ', ''))")
     op.execute("ALTER TABLE books ENABLE TRIGGER tidy_book")
