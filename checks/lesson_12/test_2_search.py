@@ -8,10 +8,10 @@ from checks.kit.report import expect
 from checks.lesson_12.pages import FEW, expect_few_pages
 
 NOT_FOUND = "A customer does not find a book that the shop has, and buys it elsewhere."
-TOO_MANY = "A customer sees books that are something else than what was asked for."
+TOO_MANY = "A customer sees books that do not fit the search."
 SLOW = "A search takes longer with each book that the shop adds, and a few at a time keep the database busy."
 CONTAINS = "The index knows what a document contains"
-KEYS = "Both sides have to be computed by PostgreSQL"
+KEYS = "Compute both sides of a comparison in PostgreSQL"
 
 ODD_NAME, ODD_VALUE = 'it\'s "a.b" \\new {c}', '50% \\ "ß", _x'
 
@@ -210,7 +210,7 @@ async def expect_titles(app, shop, when):
                 listed == sorted(set(listed)) and set(expected) <= set(listed),
                 f"{len(expected)} books have the title {title!r}{when}. A search for it {what}, {typed!r}, must list "
                 f"all of them, sorted by id: {expected}. {response}",
-                because=NOT_FOUND,
+                because="The list that a customer sees lacks books, has them twice, or is not sorted.",
                 section=KEYS,
             )
 

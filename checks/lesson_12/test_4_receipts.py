@@ -153,7 +153,7 @@ async def test_a_receipt_keeps_its_moment(launch, shop):
                 found.tzinfo is not None and found == datetime.fromisoformat(moment),
                 f"A receipt was sold at {moment}. {read}"
                 + (f" The time zone of the server is {zone}." if zone else ""),
-                because="A customer brings a book back in time, and is told that it was bought earlier.",
+                because="A customer may return a book for some days, and is told that it was bought earlier.",
                 section=MOMENTS,
             )
 
