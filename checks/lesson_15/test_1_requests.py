@@ -73,7 +73,7 @@ async def test_each_shop_writes_its_own(narrow, shop, hosted, endpoints):
             f"The first line of a list names an author that nobody has. The second line is good. "
             f"It came from {writer}. {report} Expected: status 200, and one book is stored.",
             because="One bad line, and the good lines of a publisher's list are not stored.",
-            section="What a COMMIT takes away",
+            section="A COMMIT ends a local setting",
         )
         stranger = {"email": other.email_of(2), "password": PASSWORD}
         given = await narrow.post("/auth/login", json=stranger, headers=other.visit)
@@ -125,7 +125,7 @@ async def test_a_visitor_of_no_shop_sees_nothing(narrow, shop, hosted, endpoints
         not stored,
         f"Requests at {NOBODYS}, a host that no shop has, changed what is stored. {'. '.join(stored)}.",
         because="Anybody who sends a wrong Host header can write into a shop.",
-        section="The leak",
+        section="A setting stays on the pooled connection",
     )
 
 
@@ -156,7 +156,7 @@ async def test_nothing_is_left_after_errors(narrow, shop, wire, hosted, as_app):
             theirs.status == 200 and not a.seen_in(theirs.text) and str(b.book) in theirs.text,
             f"After {what} of shop A, a visitor of B sent {theirs}. It tells of A: {listed(a.seen_in(theirs.text))}.",
             because=LEAK,
-            section="The leak",
+            section="A setting stays on the pooled connection",
         )
 
 
@@ -173,7 +173,7 @@ async def test_a_payment_stays_in_its_shop(narrow, shop, provider, hosted):
                 undecided.status == 202,
                 f"A customer of {payer} paid by card, and the provider returned status 500. {undecided} Expected: 202.",
                 because="A customer cannot ask again whether a book is paid.",
-                section="What a COMMIT takes away",
+                section="A COMMIT ends a local setting",
             )
             path, body = f"/checkout/{undecided['id']}", None
         async with provider.hold() as held:
@@ -192,7 +192,7 @@ async def test_a_payment_stays_in_its_shop(narrow, shop, provider, hosted):
             f"used the connection. {response} Expected: {status}, and an order that is {order}, with its payment and "
             f"{plural(mails, 'mail')}, in shop {here}. Stored: {stored}",
             because="The provider has taken the money or refused it, and the shop does not know of it.",
-            section="What a COMMIT takes away",
+            section="A COMMIT ends a local setting",
         )
 
 
@@ -211,14 +211,14 @@ async def test_an_export_stays_in_its_shop(narrow, shop, wire, hosted):
             f"then the rest of the export, for which the app sent {plural(later, 'statement')}. It has "
             f"{plural(len(ids), 'book')}, {len(strange)} of them not A's.",
             because=LEAK,
-            section="What a COMMIT takes away",
+            section="A COMMIT ends a local setting",
         )
         expect(
             between.ok,
             f"The first bytes of an export of shop A were read, and then its client paused. Meanwhile, in B: {between} "
             "Expected: status 200.",
             because="While one shop's client reads slowly, the other shops have no pages.",
-            section="What a COMMIT takes away",
+            section="A COMMIT ends a local setting",
         )
 
 
@@ -258,7 +258,7 @@ async def test_a_token_names_its_shop(testbed, narrow, shop, hosted, endpoints):
     expect(
         mine.status == 200 and mine.json.get("id") == a.customer,
         f"A customer of shop A sent {mine}. Expected: status 200 and id {a.customer}.",
-        because="Customers who have logged in are strangers.",
+        because="Customers are not recognized, although they have logged in.",
         section="Who says which shop it is",
     )
     old = await narrow.get("/books?limit=100", headers=b.visit | {"Authorization": expired(token, testbed)})
@@ -314,8 +314,8 @@ async def test_no_request_changes_another_shop(narrow, shop, hosted, endpoints):
                     refused and not found,
                     f"In {other}, {response.request} named rows of {owner} → {response.status}. Expected: 4xx. "
                     + (". ".join(found) or f"{response}"),
-                    because="One shop changes what another one sells, or stores what refers to it.",
-                    section="The leak",
+                    because="One shop changes what another one sells, or stores rows that refer to it.",
+                    section="A setting stays on the pooled connection",
                 )
         mine = set(reads(other))
         for path in (path for path in reads(owner) if path not in mine and "/search/" not in path):
@@ -383,7 +383,7 @@ def expect_nothing(response, told, when):
         f"{response.request} at a host that no shop has → {response.status}, {when}. Expected: nothing, or status 4xx."
         + (f" It tells of {listed(told)}." if told else f" {response}"),
         because=LEAK,
-        section="The leak",
+        section="A setting stays on the pooled connection",
     )
 
 
@@ -421,7 +421,7 @@ def disguises(a, b, token):
 
 
 OF_OTHER_CHECKS = ("/reports/", "/receipts/")
-"""What these show before the lesson is solved does not depend on the token."""
+"""As handed out, the responses of these do not depend on the token."""
 
 
 def cookies(value):
