@@ -66,7 +66,7 @@ async def test_a_patch_changes_what_it_names(app, shop, wire):
                 expect(
                     found == expected,
                     f"After the edit {change}: {said.request} → {said.status}. {difference(found, expected)}",
-                    because="The editor reads something else than what is stored.",
+                    because="The editor reads a value that is not the stored one.",
                     section=EDITS,
                 )
             tags = [one.headers.get("etag") for one in (shown, response, read)]
