@@ -7,7 +7,7 @@ import asyncpg
 from checks.kit.report import expect
 from checks.lesson_12.at_once import both_before_either_writes, stored_first, while_another_program_writes
 
-TWO = "A customer gets 10 or 20 percent, whichever row comes first. Marketing withdraws one, and the other goes on."
+TWO = "The discount depends on which row comes first. When marketing withdraws one coupon, the other one stays active."
 COUNTED = "Marketing pays its partners by this number."
 SECTION = "A unique index on some of the rows"
 CONFLICT = "ON CONFLICT has to name the condition of the index"

@@ -33,7 +33,7 @@ async def test_a_batch_takes_few_round_trips(app, shop, wire):
             response, visible = await seen_at_each_commit(app, shop, wire, sent)
         expect(
             response.status == 201 and len(set(response["ids"])) == size,
-            f"A batch of {size} receipts: {response}",
+            f"A batch of {size} receipts: {response}. Expected: status 201, and {size} different ids.",
             because="A till does not know what became of its receipts.",
             section=BATCHES,
         )
