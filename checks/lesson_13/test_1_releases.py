@@ -82,8 +82,8 @@ async def test_both_columns_agree(deploy):
     await changed_meanwhile(deploy, old, new, kept)
     await expect_equal(deploy, "after the backfill")
     await expect_written(deploy, old, new, kept, "after the backfill", 20)
-    expect((await old.delete(f"/coupons/{withdrawn}")).ok, f"The old release cannot withdraw {withdrawn}.",
-           because=DOWN, section=SECTION)  # fmt: skip
+    gone = await old.delete(f"/coupons/{withdrawn}")
+    expect(gone.ok, f"Coupon {withdrawn} was withdrawn through the old release: {gone}", because=DOWN, section=SECTION)
     await deploy.upgrade("head")
     await expect_equal(deploy, "after `alembic upgrade head`")
     await expect_written(deploy, old, new, kept, "after `alembic upgrade head`", 40)
