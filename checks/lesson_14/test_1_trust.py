@@ -55,7 +55,7 @@ async def test_two_runs_at_once(tests):
 
 @pytest.mark.patient
 async def test_nothing_is_left(tests):
-    """After a run, the database in DATABASE_URL is as before, and there is no other one."""
+    """After a run, the database in DATABASE_URL is as before, and the run has left no other database."""
     why = {
         "because": "A developer works with the database in DATABASE_URL. After a run, a morning's work is gone, or the "
         "server has one more database that nobody drops.",

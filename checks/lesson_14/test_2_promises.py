@@ -15,7 +15,7 @@ async def test_notices_what_is_not_stored(tests):
 
 @pytest.mark.patient
 async def test_notices_what_is_not_refused(tests):
-    """The tests notice when orders of others can be read, a secret is missing, or a refused order is half stored."""
+    """The tests notice when orders of others can be read, no secret is needed, or a refused order is half stored."""
     await tests.expect_caught(
         "refused",
         because="Strangers read orders or make tokens, or a refused order takes books, and all tests are green.",
@@ -35,7 +35,7 @@ async def test_notices_what_fails_at_the_commit(tests):
 
 @pytest.mark.patient
 async def test_notices_what_two_do_at_once(tests):
-    """The tests notice when two requests at the same moment sell one copy, use one key or move one credit twice."""
+    """The tests notice when two requests at once both sell the last copy, use the same key or move the same credit."""
     await tests.expect_caught(
         "at once",
         because="The fault shows only when many customers order at once. Then books are sold twice, or credit is lost.",
@@ -45,7 +45,7 @@ async def test_notices_what_two_do_at_once(tests):
 
 @pytest.mark.patient
 async def test_notices_a_wrong_payment(tests):
-    """The tests notice when a refused payment keeps the books, or a payment that is tried again has another key."""
+    """The tests notice when a refused payment gives no copies back, or a payment that is tried again has a new key."""
     await tests.expect_caught(
         "payments",
         because="A customer pays twice, or the copies of a refused order are missing in the stock.",
