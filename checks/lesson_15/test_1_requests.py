@@ -161,7 +161,7 @@ async def test_nothing_is_left_after_errors(narrow, shop, wire, hosted, as_app):
 
 
 async def test_a_payment_stays_in_its_shop(narrow, shop, provider, hosted):
-    """A checkout ends in its own shop, whatever the provider says, and if another shop had the connection meanwhile."""
+    """A checkout ends in its shop, whatever the provider says, also if another shop had the connection meanwhile."""
     for (payer, other), (said, (status, order, mails)) in product((hosted, hosted[::-1]), PAYMENTS.items()):
         headers = await payer.log_in(narrow)
         body = {"lines": [{"book_id": payer.book, "quantity": 1}], "card_token": f"tok {said}"}
