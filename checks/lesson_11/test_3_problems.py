@@ -77,7 +77,7 @@ async def test_an_error_of_the_service_is_a_problem(app, endpoints, login, shop,
     spoiled = await app.get(f"/orders/{ids.orders[0]}/invoice", headers=header)
     expect(
         spoiled.status >= 400,
-        f"The lines of the invoice are the number 7. {spoiled}",
+        f"The stored lines of an invoice are the number 7, and not a list. Expected: an error. {spoiled}",
         because="A customer is asked to pay for nothing.",
         section=SHAPE,
     )
