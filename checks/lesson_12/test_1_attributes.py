@@ -126,7 +126,7 @@ async def test_changes_at_the_same_moment_both_stay(apps, shop, wire):
         response.status == 200 and found == expected,
         f"Another program had set the series to Harbor by SQL, and not committed yet, when {path} was sent "
         f'{{"language": "de"}}: {response}. The table has {json.dumps(found)}; expected: {json.dumps(expected)}.',
-        because="A program of the warehouse corrects a book, and its correction is gone.",
+        because="A program of the warehouse and an editor change a book. One of the changes is gone, or is refused.",
         section=AT_ONCE,
     )
 
