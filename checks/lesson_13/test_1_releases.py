@@ -137,7 +137,7 @@ async def expect_read(deploy, releases, code, percent, when):
         expect(
             response.ok and response["percent"] == percent,
             f"{when.capitalize()}, coupon {code} has {percent} percent. To {process.process.name}: {response}",
-            because=DIFFERENT,
+            because=DIFFERENT if response.ok else DOWN,
             section=SECTION,
         )
 
