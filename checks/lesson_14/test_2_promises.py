@@ -49,7 +49,7 @@ async def test_notices_a_wrong_payment(tests):
     await tests.expect_caught(
         "payments",
         because="A customer pays twice, or the copies of a refused order are missing in the stock.",
-        section="A provider of the tests' own",
+        section="A payment provider in the tests",
     )
 
 
