@@ -66,7 +66,7 @@ async def test_a_patch_changes_what_it_names(app, shop, wire):
                 expect(
                     found == expected,
                     f"After the edit {change}: {said.request} → {said.status}. {difference(found, expected)}",
-                    because="The editor reads something else than what is stored.",
+                    because="The editor reads a value that is not the stored one.",
                     section=EDITS,
                 )
             tags = [one.headers.get("etag") for one in (shown, response, read)]
@@ -104,7 +104,7 @@ async def test_a_patch_changes_what_it_names(app, shop, wire):
 
 
 async def expect_edits_to_take_turns(app, shop, wire, book):
-    """Changes at the same moment: with one ETag the second one gets 412; of different fields, none is lost."""
+    """Changes at the same moment: with one ETag the second one gets 412; changes of different fields are all stored."""
     match = {"If-Match": (await app.get(f"/books/{book}")).headers["etag"]}
     async with wire.hold(committing, limit=1) as held:
         first = app.start_request("PATCH", f"/books/{book}", json={"title": "The First"}, headers=match)

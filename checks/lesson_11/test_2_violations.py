@@ -163,12 +163,15 @@ async def test_of_equal_requests_at_once_one_succeeds(apps, shop, wire):
             found == [201] + [409] * 7 and any(one.ok for one in pair),
             f"POST {path} 8 times with one body, the first two at the same moment: {found}. Expected: 201 once, 409 "
             "seven times.",
-            because="A user who clicks twice reads that the service has failed, or what was to be unique exists twice.",
+            because="A user who clicks twice reads that the service has failed, or a unique row is stored twice.",
             section=CARRIES,
         )
         stored = await shop.count(table, where)
         expect(
-            stored == 1, f"POST {path}: {stored} rows are stored, not 1.", because="It exists twice.", section=CARRIES
+            stored == 1,
+            f"POST {path}, 8 times with one body: {stored} rows are stored. Expected: 1.",
+            because="A client was told that its row is stored, and it is not, or it is stored twice.",
+            section=CARRIES,
         )
 
 

@@ -8,9 +8,7 @@ from checks.lesson_11.refused import refused_everywhere, refused_here
 from checks.lesson_11.shape import PROBLEM
 
 DOCUMENT = "The document against the responses"
-LIES = (
-    "The app team generates its client from this document. A response that is not in it is an exception in the client."
-)
+LIES = "The app team generates its client from this document. A response that is not in it raises an exception there."
 ANNOUNCED = "What worked yesterday fails or has changed, and nobody has announced it."
 
 

@@ -52,7 +52,7 @@ async def test_a_change_of_attributes_is_stored(app, shop, wire):
         expect(
             response.status == 200 and response.json == expected,
             f"{said} Expected: {json.dumps(expected)}. {response}",
-            because="An editor's page shows something else than what was asked for.",
+            because="The editor does not see the attributes that the book should have now.",
             section=SECTION,
         )
         for where, found in (("The table has", await stored(shop, book)), ("GET returns", (await app.get(path)).json)):
@@ -72,8 +72,8 @@ async def test_a_change_of_attributes_is_stored(app, shop, wire):
     missing = await app.patch(f"/books/{2**40}/attributes", json={"size": 1})
     expect(
         missing.status == 404,
-        f"A change of a book that does not exist: {missing}",
-        because="A program believes that it has changed something.",
+        f"A change of a book that does not exist: {missing}. Expected: status 404.",
+        because="The program that sent the change does not learn that the book does not exist.",
         section=SECTION,
     )
 
@@ -126,7 +126,7 @@ async def test_changes_at_the_same_moment_both_stay(apps, shop, wire):
         response.status == 200 and found == expected,
         f"Another program had set the series to Harbor by SQL, and not committed yet, when {path} was sent "
         f'{{"language": "de"}}: {response}. The table has {json.dumps(found)}; expected: {json.dumps(expected)}.',
-        because="A program of the warehouse corrects a book, and its correction is gone.",
+        because="A program of the warehouse and an editor change a book. One of the changes is gone, or is refused.",
         section=AT_ONCE,
     )
 

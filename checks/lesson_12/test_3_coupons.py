@@ -1,4 +1,4 @@
-"""Lesson 12: what PostgreSQL can do for the shop. Here: coupons, of which each code has one."""
+"""Lesson 12: what PostgreSQL can do for the shop. Here: coupons, at most one active coupon for each code."""
 
 from urllib.parse import quote
 
@@ -7,7 +7,7 @@ import asyncpg
 from checks.kit.report import expect
 from checks.lesson_12.at_once import both_before_either_writes, stored_first, while_another_program_writes
 
-TWO = "A customer gets 10 or 20 percent, whichever row comes first. Marketing withdraws one, and the other goes on."
+TWO = "The discount depends on which row comes first. When marketing withdraws one coupon, the other one stays active."
 COUNTED = "Marketing pays its partners by this number."
 SECTION = "A unique index on some of the rows"
 CONFLICT = "ON CONFLICT has to name the condition of the index"
@@ -53,7 +53,7 @@ async def test_a_code_has_one_active_coupon(apps, shop, wire):
             {response.status for response in [*crowd, shown]} == {200} and shown["percent"] in range(30, 30 + CROWD),
             f"{CROWD} requests set the coupon {code}, to 30 percent and more, at the same moment. They have status "
             f"{sorted({response.status for response in crowd})}. Then: {shown}",
-            because="A coupon that was set is not the one that customers get.",
+            because="Setting a coupon fails when others do the same, or customers get a coupon that nobody has set.",
             section=CONFLICT,
         )
     for what, values in (("an active coupon AUTUMN", ("AUTUMN", True)), ("a withdrawn one SPRING", ("SPRING", False))):
@@ -164,8 +164,8 @@ async def test_a_withdrawn_coupon_stays(app, shop, wire):
     again = await app.put("/coupons/SPRING", json={"percent": 5})
     expect(
         again.status == 200 and again["times_set"] == 1,
-        f"The coupon SPRING was withdrawn three times, and set again: {again}",
-        because="A code can be used for one campaign only.",
+        f"The coupon SPRING was withdrawn three times, and set again: {again}. Expected: status 200, and times_set 1.",
+        because="A code cannot be used for a new campaign, or the new count includes an old campaign.",
         section=SECTION,
     )
     found = await shop.rows("SELECT * FROM coupons WHERE code <> 'SPRING' ORDER BY id")
@@ -199,7 +199,7 @@ def successes(responses):
 def expect_count(response, expected, what):
     expect(
         response.status == 200 and response["times_set"] == expected,
-        f"{what}. {response}",
+        f"{what}. {response}. Expected: status 200, and times_set {expected}.",
         because=COUNTED,
         section=CONFLICT,
     )

@@ -33,7 +33,7 @@ async def test_a_batch_takes_few_round_trips(app, shop, wire):
             response, visible = await seen_at_each_commit(app, shop, wire, sent)
         expect(
             response.status == 201 and len(set(response["ids"])) == size,
-            f"A batch of {size} receipts: {response}",
+            f"A batch of {size} receipts: {response}. Expected: status 201, and {size} different ids.",
             because="A till does not know what became of its receipts.",
             section=BATCHES,
         )
@@ -153,7 +153,7 @@ async def test_a_receipt_keeps_its_moment(launch, shop):
                 found.tzinfo is not None and found == datetime.fromisoformat(moment),
                 f"A receipt was sold at {moment}. {read}"
                 + (f" The time zone of the server is {zone}." if zone else ""),
-                because="A customer brings a book back in time, and is told that it was bought earlier.",
+                because="A customer may return a book for some days, and is told that it was bought earlier.",
                 section=MOMENTS,
             )
 

@@ -8,7 +8,7 @@ from checks.kit.report import expect
 from checks.lesson_12.days import CASES, NOTES, as_sent, batch, in_another_zone, moments, sales, window
 from checks.lesson_12.pages import FEW, expect_few_pages
 
-WRONG_DAY = "Branches are paid by the sales of the day. Some of theirs are on the day before, or on the day after."
+WRONG_DAY = "Branches are paid by the sales of the day. Some of these sales are on the day before, or on the day after."
 SECTION = "A day is a different stretch of time in each zone"
 
 

@@ -53,7 +53,7 @@ async def test_the_old_release_can_come_back(deploy):
             response = await process.get(path)
             expect(
                 response.ok and fields.items() <= response.json.items(),
-                f"The new release has stored {fields}. To {name}: {response}",
+                f"The new release has stored {fields}. A request for it to {name}: {response}",
                 because="What customers did since the deploy is gone as soon as somebody rolls it back.",
                 section=SECTION,
             )
@@ -82,8 +82,8 @@ async def test_both_columns_agree(deploy):
     await changed_meanwhile(deploy, old, new, kept)
     await expect_equal(deploy, "after the backfill")
     await expect_written(deploy, old, new, kept, "after the backfill", 20)
-    expect((await old.delete(f"/coupons/{withdrawn}")).ok, f"The old release cannot withdraw {withdrawn}.",
-           because=DOWN, section=SECTION)  # fmt: skip
+    gone = await old.delete(f"/coupons/{withdrawn}")
+    expect(gone.ok, f"Coupon {withdrawn} was withdrawn through the old release: {gone}", because=DOWN, section=SECTION)
     await deploy.upgrade("head")
     await expect_equal(deploy, "after `alembic upgrade head`")
     await expect_written(deploy, old, new, kept, "after `alembic upgrade head`", 40)
@@ -103,7 +103,7 @@ async def changed_meanwhile(deploy, old, new, filled):
     await deploy.backfill_while("coupons", change)
     for request in sent:
         response = await request.task
-        expect(response.ok, f"During the backfill: {response}", because=DOWN, section=SECTION)
+        expect(response.ok, f"A coupon was changed during the backfill: {response}", because=DOWN, section=SECTION)
     if sent:
         for code, (_, percent) in wanted.items():
             await expect_read(deploy, (old, new), code, percent, "after the backfill")
@@ -136,8 +136,8 @@ async def expect_read(deploy, releases, code, percent, when):
         response = await asked(process, "GET", f"/coupons/{code}")
         expect(
             response.ok and response["percent"] == percent,
-            f"Coupon {code} has {percent} percent. {when.capitalize()}, to {process.process.name}: {response}",
-            because=DIFFERENT,
+            f"{when.capitalize()}, coupon {code} has {percent} percent. To {process.process.name}: {response}",
+            because=DIFFERENT if response.ok else DOWN,
             section=SECTION,
         )
 
@@ -146,7 +146,7 @@ async def put(process, code, percent):
     response = await asked(process, "PUT", f"/coupons/{code}", json={"percent": percent})
     expect(
         response.ok and response["percent"] == percent,
-        f"{percent} percent, to {process.process.name}: {response}",
+        f"Coupon {code} was set to {percent} percent, by a request to {process.process.name}: {response}",
         because=DOWN,
         section=SECTION,
     )
@@ -165,7 +165,12 @@ async def store(new):
     receipt = {"till": "NY-1", "sold_at": "2026-03-08T12:00:00+01:00", "cents": 900}
     stored = await new.post("/receipts", json={"receipts": [{**receipt, "currency": "USD"}, receipt]})
     coupon = await new.put("/coupons/ROLLBACK", json={"percent": 35})
-    expect(stored.ok and coupon.ok, f"{stored} {coupon}", because=DOWN, section="See it break")
+    expect(
+        stored.ok and coupon.ok,
+        f"The new release was sent receipts and a coupon: {stored} {coupon}",
+        because=DOWN,
+        section="See it break",
+    )
     kept = {key: receipt[key] for key in ("till", "cents")}
     return {"/coupons/ROLLBACK": {"percent": 35}} | {f"/receipts/{receipt}": kept for receipt in stored["ids"]}
 
@@ -177,7 +182,7 @@ async def expect_new(deploy, new, when):
         response = await new.get(f"/receipts/{receipt['id']}")
         expect(
             response.ok and response["currency"] == "EUR" and response["stored_at"],
-            f"An old receipt, {when}, to the new release: {response}",
+            f"The new release was asked for an old receipt, {when}. Expected: currency EUR, and stored_at. {response}",
             because=DOWN,
             section="See it break",
         )

@@ -1,4 +1,4 @@
-"""Lesson 13: a deploy while the shop is open. Here: whom a migration keeps waiting, and for what."""
+"""Lesson 13: a deploy while the shop is open. Here: which requests wait for a migration, and why."""
 
 import asyncio
 import contextlib
@@ -10,9 +10,7 @@ from checks.lesson_13.fixtures import WAITING
 from checks.lesson_13.replay import short
 
 TABLES = ("orders", "coupons", "receipts", "outbox")
-QUEUE = (
-    "Every request that needs the table waits behind the migration. The shop is down until that transaction has ended."
-)
+QUEUE = "Every request that needs the table waits for the migration. The shop is down until that transaction has ended."
 WRONG_EXIT_CODE = "Nobody starts the step again. The next one begins on a database that is not ready for it."
 
 
@@ -163,6 +161,6 @@ def expect_harmless(steps, target):
     expect(
         not harm,
         f"In `alembic upgrade {target}`: {' '.join(harm[:2])}",
-        because="With the rows of production that takes minutes. Requests wait for 2.5 s and fail.",
+        because="With as many rows as production has, that takes minutes. Requests wait for 2.5 s and fail.",
         section="Validate without a lock that stops the shop",
     )

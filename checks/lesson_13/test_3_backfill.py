@@ -66,7 +66,12 @@ async def test_a_link_stays(deploy, wire):
     book = await deploy.shop.value("SELECT min(id) FROM books")
     for process in (old, new):
         order = await process.post("/orders", json={"lines": [{"book_id": book, "quantity": 1}]}, **customer)
-        expect(order.ok, f"To {process.process.name}: {order}", because="The shop sells nothing.", section=SECTION)
+        expect(
+            order.ok,
+            f"An order, after the backfill, to {process.process.name}: {order}",
+            because="The shop sells nothing.",
+            section=SECTION,
+        )
         await expect_filled(deploy, f"when {process.process.name} had taken an order after the backfill")
         links[order["id"]] = await link_of(new, order["id"], customer)
     await deploy.upgrade("head")
@@ -120,7 +125,7 @@ async def test_a_killed_backfill_goes_on(large_deploy, wire):
             await asyncio.wait({another.exit}, timeout=20)
             ended = another.exit.result() if another.exit.done() else None
             at_the_end = await empty(deploy)
-    how = "waited for an order that a customer was paying, and was killed" if waits else "was ended"
+    how = "waited for an order that a customer was paying, and was killed" if waits else "had ended"
     expect(
         ended != 0 or not any(at_the_end.values()),
         f"The backfill ended with exit code 0 while somebody had locked order {middle}. Rows without a value: "
@@ -131,7 +136,7 @@ async def test_a_killed_backfill_goes_on(large_deploy, wire):
     expect(
         left["orders"] < all_empty["orders"] or not all_empty["orders"],
         f"The backfill {how}. Before it {all_empty['orders']:,} orders had no public id, after it {left['orders']:,}.",
-        because="With the rows of production a backfill takes hours. One that is interrupted begins anew, each time.",
+        because="With as many rows as production has, a backfill takes hours. After each interruption it begins anew.",
         section="Interrupted and resumed",
     )
     async with wire.hold(lambda statement: statement.commits and "backfill" in statement.process, limit=1) as commit:

@@ -1,4 +1,4 @@
-"""Lesson 13: a deploy while the shop is open. Here: interrupted migrations, and what there is in the end."""
+"""Lesson 13: a deploy while the shop is open. Here: interrupted migrations, and the database after the deploy."""
 
 import asyncio
 import re
@@ -6,7 +6,7 @@ import re
 from checks.kit.report import expect
 from checks.kit.service.command import CompletedCommand
 
-STUCK = "The deploy can go neither on nor back. Somebody has to change production's database by hand, at night."
+STUCK = "The deploy can neither go on nor be undone. Somebody has to change production's database by hand, at night."
 BUILDING = re.compile(r"\bCREATE\s+(UNIQUE\s+)?INDEX\b|\bREINDEX\b", re.IGNORECASE)
 UNUSABLE = "Two orders may get one link, and each search by link reads the whole table. Nobody is told."
 INVALID = "SELECT indexrelid::regclass::text AS name FROM pg_index WHERE NOT indisvalid"
@@ -72,7 +72,7 @@ async def test_the_models_describe_the_end(deploy):
     done = await deploy.testbed.command("alembic", "check")
     expect(
         done.ok,
-        f"{done}.",
+        f"After the deploy `alembic check` must find no difference. {done}.",
         because="The next `alembic revision --autogenerate` removes what the models do not know.",
         section="See it break",
     )

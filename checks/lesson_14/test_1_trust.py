@@ -7,7 +7,7 @@ from checks.kit.report import expect
 from checks.kit.testbed.suite import AS_WRITTEN
 from checks.lesson_14.judge import MAX_STATEMENTS, ORDERS
 
-NOISE = "After the third alarm for nothing the team starts the tests again until they are green, and reads no red one."
+NOISE = "After a few false alarms the team starts the tests again until they are green. A real fault is overlooked."
 
 
 @pytest.mark.patient
@@ -34,7 +34,7 @@ async def test_any_order(tests):
     run = await tests.orders()
     await tests.expect_accepted(
         [(f"in {called}", run, order) for order, called in ORDERS.items()],
-        because="Somebody runs one test alone, or adds one, and others become red that have nothing to do with it.",
+        because="Somebody runs one test alone, or adds one, and other tests are red, although nothing is broken.",
         section="Each test makes what it needs",
     )
 
@@ -48,16 +48,17 @@ async def test_two_runs_at_once(tests):
     expect(
         alike is None,
         f"The runs made the databases {' and '.join(alike or ())}. These names differ in the time only, so "
-        "two runs that begin at the same moment have one database.",
+        "two runs that begin at the same moment share one database.",
         **why,
     )
 
 
 @pytest.mark.patient
 async def test_nothing_is_left(tests):
-    """After a run, the database in DATABASE_URL is as before, and there is no other one."""
+    """After a run, the database in DATABASE_URL is as before, and the run has left no other database."""
     why = {
-        "because": "DATABASE_URL is what a developer works with. After one run of the tests, a morning's work is gone.",
+        "because": "A developer works with the database in DATABASE_URL. After a run, a morning's work is gone, or the "
+        "server has one more database that nobody drops.",
         "section": "The database of the tests",
     }
     seen = await tests.as_it_is_with_tests(**why)
@@ -77,5 +78,8 @@ async def test_few_statements(tests):
         "section": "What isolation costs",
     }
     run = (await tests.as_it_is_with_tests(**why)).run
-    sent = f"A run of {plural(len(run.tests), 'test')} sent {run.statements:,} statements."
+    sent = (
+        f"A run of {plural(len(run.tests), 'test')} sent {run.statements:,} statements. Expected: at most "
+        f"{MAX_STATEMENTS:,}."
+    )
     expect(run.statements <= MAX_STATEMENTS, sent, **why)

@@ -188,7 +188,7 @@ async def owned_tables(shop: Shop) -> list[str]:
 
 
 async def other_relations(shop: Shop) -> list[str]:
-    """Views, and tables without a column that says whose a row is, in each schema; `shops` is for all to read."""
+    """Views, and tables without a column `shop_id`, in each schema; not `shops`, which each shop may read."""
     owned = await owned_tables(shop)
     return [row["name"] for row in await shop.rows(OTHERS) if row["name"] not in owned]
 
@@ -203,12 +203,12 @@ async def rows_of(shop: Shop, owner: Hosted) -> dict[str, list[str]]:
 
 
 def changed(before: Mapping[str, list[str]], after: Mapping[str, list[str]]) -> list[str]:
-    """Sentences about tables whose rows are others than before."""
+    """Sentences about tables whose rows have changed."""
     said = []
     for table, rows in after.items():
         gone, new = set(before[table]) - set(rows), set(rows) - set(before[table])
         if gone or new:
-            said.append(f"{table}: {len(new)} rows are new or changed, {len(gone)} are as they were no more")
+            said.append(f"{table}: {len(new)} rows are new or changed, {len(gone)} old rows are gone or changed")
     return said
 
 

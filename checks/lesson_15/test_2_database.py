@@ -1,4 +1,4 @@
-"""What PostgreSQL itself keeps from one shop to another, and what its constraints tell."""
+"""Which rows PostgreSQL itself hides from other shops, and what its constraints tell about them."""
 
 import re
 from uuid import uuid4
@@ -10,7 +10,7 @@ from checks.kit.report import expect
 from checks.lesson_15.hosted import PASSWORD, changed, open_shop, other_relations, owned_tables, reads, rows_of
 from checks.lesson_15.mailing import sent
 
-ONE_BUG_AWAY = "One query of the app that forgets the shop, and everybody reads everything."
+ONE_BUG_AWAY = "As soon as one query of the app forgets the shop, it reads the rows of all shops."
 
 CHANGES_OF_SHOPS = (
     "UPDATE shops SET host = host",
@@ -60,9 +60,9 @@ async def test_the_role_owns_nothing(testbed, narrow, wire, gateway, hosted, end
     expect(
         not wrong,
         f"The app got {plural(len(reads(a)), 'request')} that read, and one to each endpoint that writes. The worker "
-        f"has sent {'a' if worked else 'no'} mail. This one has logged in as another role than that of "
+        f"has sent {'a' if worked else 'no'} mail. A process has logged in as another role than that of "
         f"APP_DATABASE_URL: {', '.join(wrong)}.",
-        because="Policies do not hold for the owner of a table. One mistake, and a shop sees all the others.",
+        because="Policies do not hold for the owner of a table. After one mistake a shop sees all the others.",
         section="For whom a policy does not hold",
     )
 
@@ -84,7 +84,7 @@ async def test_the_role_sees_nothing_without_a_shop(shop, hosted, as_app):
                 not read,
                 f"As the app's role, and in no shop, SELECT count(*) gave {counted(read)}. Expected: 0, or an error.",
                 because=ONE_BUG_AWAY,
-                section="The leak",
+                section="A setting stays on the pooled connection",
             )
         written = []
         changes = [
@@ -108,7 +108,7 @@ async def test_the_role_sees_nothing_without_a_shop(shop, hosted, as_app):
         not written,
         f"As the app's role, and in no shop: {'; '.join(written[:4])}. Expected: no rows, or a refusal.",
         because="A request that is in no shop changes rows of all shops.",
-        section="The leak",
+        section="A setting stays on the pooled connection",
     )
 
 
@@ -193,20 +193,20 @@ async def test_shops_may_have_the_same(narrow, shop, hosted):
             stored,
             f"Shop A stored {what} with an ISBN, an address or a code of shop B. {response} Expected: {status}.",
             because="A shop learns what others have, and cannot sell the same book.",
-            section="What constraints tell",
+            section="Constraints tell what other shops have",
         )
     found = changed(before, await rows_of(shop, b))
     expect(
         not found,
         f"Shop A stored an ISBN, an address and a code that B has, too. Rows of B changed: {'. '.join(found)}.",
         because="One shop changes what another one sells.",
-        section="What constraints tell",
+        section="Constraints tell what other shops have",
     )
     expect(
         percent == {"A": 33, "B": 10},
         f"Shops A and B have a coupon {b.coupon}: A's is worth 33 %, B's 10 %. GET /coupons/{b.coupon} gave {percent}.",
         because="Customers get the discount of another shop.",
-        section="What constraints tell",
+        section="Constraints tell what other shops have",
     )
     ids = {}
     for owner, password in ((a, "another password"), (b, PASSWORD)):
@@ -219,13 +219,13 @@ async def test_shops_may_have_the_same(narrow, shop, hosted):
             refused.status == 401,
             f"One address has an account in A and one in B. At {owner}, with the other one's password: {refused}",
             because="The password of one shop opens an account in another one.",
-            section="What constraints tell",
+            section="Constraints tell what other shops have",
         )
     expect(
         ids["B"] == b.customer and ids["A"] != b.customer,
         f"One address has an account in A and another one in B. GET /me gave the ids {ids}. B's is {b.customer}.",
         because="A customer logs in and is somebody else.",
-        section="What constraints tell",
+        section="Constraints tell what other shops have",
     )
     again = {
         "a book": await narrow.post("/books", json=book | {"isbn": isbns[0]}, headers=mine),
@@ -243,7 +243,7 @@ async def test_shops_may_have_the_same(narrow, shop, hosted):
         f"{', '.join(str(response.status) for response in again.values())}. Expected: 409. There are {coupons} active "
         "coupons with one code in two shops. Expected: 2, and no more after the second PUT.",
         because="A shop has one book twice, and its stock is wrong in both places.",
-        section="What constraints tell",
+        section="Constraints tell what other shops have",
     )
     path = f"/coupons/{b.coupon}"
     steps = [
@@ -259,8 +259,8 @@ async def test_shops_may_have_the_same(narrow, shop, hosted):
         said == wanted,
         f"Shop A withdrew its coupon {b.coupon}, read it, set it again to 55 % and read it; then B read its own one. "
         f"Status and percent: {said}. Expected: {wanted}.",
-        because="A coupon is not valid that the shop has just printed, or one is that it has withdrawn.",
-        section="What constraints tell",
+        because="A coupon that the shop has just announced is not valid, or one that it has withdrawn still is.",
+        section="Constraints tell what other shops have",
     )
     for table, columns in TWICE.items():
         refused = await shop.refusal(
@@ -270,8 +270,8 @@ async def test_shops_may_have_the_same(narrow, shop, hosted):
             refused is not None,
             f"PostgreSQL accepted a row of {table} of shop A a second time: INSERT INTO {table} ({columns}) SELECT … "
             "Expected: a constraint refuses it.",
-            because="The app cannot prevent it: of two requests at the same time, each finds that there is none yet.",
-            section="What constraints tell",
+            because="Two requests at the same time both find no such row, and the shop then has it twice.",
+            section="Constraints tell what other shops have",
         )
 
 
@@ -294,7 +294,7 @@ async def test_rows_refer_to_their_own_shop(narrow, shop, hosted):
             f"In shop A, {what} named a row of shop B: status {said[0][0]}, {said[0][1][:90]}. With an id that no shop "
             f"has: status {said[1][0]}, {said[1][1][:90]}. Expected: a refusal, the same for both.",
             because="A shop can find out what others have, or sell what is not its own.",
-            section="What constraints tell",
+            section="Constraints tell what other shops have",
         )
     crossing = [
         f"{table}.{column}"
@@ -306,8 +306,8 @@ async def test_rows_refer_to_their_own_shop(narrow, shop, hosted):
     expect(
         not crossing,
         f"Rows of one shop refer to rows of another in {', '.join(crossing)}.",
-        because="A book has an author whom its shop cannot see.",
-        section="What constraints tell",
+        because="A shop cannot see what its own row refers to, such as the author of a book.",
+        section="Constraints tell what other shops have",
     )
 
 

@@ -1,4 +1,4 @@
-"""The worker, which has mail of all shops; and what it costs to be several shops."""
+"""The worker, which sends the mail of all shops; and how many statements several shops cost."""
 
 from checks.kit.lessons.words import plural
 from checks.kit.report import expect
@@ -55,13 +55,13 @@ async def test_the_worker_serves_all_shops(testbed, app, shop, gateway, hosted):
         report.ok and named == orders,
         f"{report.command}: exit code {report.code}, with {plural(len(named & orders), 'order')} of two shops. There "
         f"are {len(orders)}.",
-        because="The accountants believe that nothing was sold.",
+        because="The accountants do not see all sales.",
         section="For whom a policy does not hold",
     )
 
 
 async def test_statements_do_not_multiply(testbed, narrow, shop, wire, gateway, hosted):
-    """Shops cost a request or a mail two statements for each transaction at most, however many there are."""
+    """A request needs at most two more statements per transaction, and mail about as many, with any number of shops."""
     a, _ = hosted
     headers = await a.log_in(narrow)
     mailed = {}
@@ -95,7 +95,7 @@ async def test_statements_do_not_multiply(testbed, narrow, shop, wire, gateway, 
     expect(
         mailed["many"] <= 2 * mailed["few"],
         f"For one mail of shop A the worker sent {mailed['few']} statements while there were 2 shops, and "
-        f"{mailed['many']} while there were {MORE_SHOPS} more. Expected: about as many.",
+        f"{mailed['many']} while there were {MORE_SHOPS} more. Expected: at most twice as many.",
         because="With each shop that we host, mail becomes slower for all others.",
         section="Work for all shops",
     )

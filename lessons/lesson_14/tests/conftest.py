@@ -44,7 +44,7 @@ async def db(engine):
 
 @pytest.fixture(autouse=True)
 async def end_of_a_test(db):
-    """Or the next request would say that a transaction has begun already."""
+    """Ends the transaction of a test. Otherwise the next request fails: a transaction has begun already."""
     yield
     await db.commit()
 

@@ -1,4 +1,4 @@
-"""Coupons. A code has one active coupon at most; those that were withdrawn stay, for orders refer to them by code."""
+"""Coupons. A code has at most one active coupon. Those that were withdrawn stay: orders refer to them by code."""
 
 from typing import Annotated
 

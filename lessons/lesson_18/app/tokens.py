@@ -15,7 +15,7 @@ LARGEST_ID = 2**63 - 1  # of PostgreSQL's bigint; a larger number would be an er
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A customer, and the shop in which that is one."""
+    """A customer, and the shop in which the customer has the account."""
 
     customer_id: int
     shop_id: int
@@ -33,7 +33,7 @@ def make_access_token(identity: Identity, secret: SecretStr) -> str:
 
 
 def read_access_token(token: str, secret: SecretStr) -> Identity:
-    """Whose token it is. Raises InvalidToken."""
+    """The customer and the shop for which the token was made. Raises InvalidToken."""
     try:
         claims = jwt.decode(
             token,

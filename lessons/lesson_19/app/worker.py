@@ -62,8 +62,8 @@ async def work(settings: WorkerSettings) -> None:
 
 
 async def send_next(engine: AsyncEngine, gateway: httpx.AsyncClient, settings: WorkerSettings) -> float:
-    """Sends the mail that is due first. Returns for how many seconds there is nothing to do, unless one comes."""
-    async with AsyncSession(engine) as session:  # of no shop
+    """Sends the mail that is due first. Returns how many seconds the worker may wait before it looks again."""
+    async with AsyncSession(engine) as session:  # in no shop
         first = await next_mail(session)
     if first is None:
         return AT_LEAST_EVERY

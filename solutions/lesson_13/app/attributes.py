@@ -1,4 +1,4 @@
-"""What is known of a book beside its columns: `attributes`, a JSON object with members that nobody has agreed on."""
+"""Facts about a book that have no column: `attributes`, a JSON object that may have any members."""
 
 from typing import Any
 

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 
 
 class Problem(BaseModel):
-    """`errors` says what is wrong with each field of a request, where the request was the reason."""
+    """`errors` says for each wrong field of the request what is wrong. It is empty if no field is the reason."""
 
     type: str = "about:blank"
     title: str

@@ -1,4 +1,4 @@
-"""Finds books by what they are. Each list is sorted by id."""
+"""Finds books by an attribute or by their title. Each list is sorted by id."""
 
 from typing import Annotated
 

@@ -14,7 +14,7 @@ from app.logs import request_id
 
 
 class Problem(BaseModel):
-    """`errors` says what is wrong with each field of a request, where the request was the reason.
+    """`errors` says for each wrong field of the request what is wrong. It is empty if no field is the reason.
 
     With `request_id`, support finds the lines of the request in the log.
     """

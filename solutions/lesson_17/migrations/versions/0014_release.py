@@ -19,7 +19,7 @@ $$
 
 
 def upgrade() -> None:
-    # The old release writes `percent` only, until it is gone. Renamed columns exist twice that long.
+    # The old release writes only `percent`. So both columns must be there until the old release has ended.
     op.add_column("coupons", sa.Column("discount_percent", sa.Integer))
     op.execute(COPY_PERCENT)
     op.execute(
