@@ -26,7 +26,7 @@ from checks.lesson_16.lines import (
 )
 
 BLIND = "It was slow between two and three. Nobody can say whether the database, the pool or the code was the reason."
-FALSE = "A client hides its requests behind an id that it made up, or breaks the program that reads the log."
+FALSE = "With an id that it made up, a client hides its requests among others, or breaks a program that reads the log."
 WHILE = 0.3
 """Seconds for which something is held: less than the app's own limits, and more than everything else takes."""
 
