@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Line = dict[str, Any]
 
-LOST = "Somebody looks for the request of a customer who complains, and does not find it, or finds another one."
+LOST = "Support looks for the request of a customer who complains, and does not find it, or finds another one."
 
 PATIENCE = 10.0
 """Seconds in which a line must be written; a bound for failures, not a measurement."""
@@ -85,7 +85,7 @@ class Log:
         wrong = [name for name in numbers if isinstance(line.get(name), bool) or not is_number(line.get(name))]
         expect(
             not wrong,
-            f"In the line of {what} these are not numbers from 0 on: {', '.join(wrong)}. {shown([line])}",
+            f"In the line of {what} these are not numbers of at least 0: {', '.join(wrong)}. {shown([line])}",
             because="A program that adds up or compares these values cannot read them.",
             section="One line for each request",
         )

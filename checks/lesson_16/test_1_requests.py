@@ -25,8 +25,8 @@ from checks.lesson_16.lines import (
     templates,
 )
 
-BLIND = "It was slow between two and three, and nobody can say whether the database was, or the pool, or the code."
-FALSE = "An id that a client has made up hides its requests among those of others, or breaks what reads the log."
+BLIND = "It was slow between two and three. Nobody can say whether the database, the pool or the code was the reason."
+FALSE = "With an id that it made up, a client hides its requests among others, or breaks a program that reads the log."
 WHILE = 0.3
 """Seconds for which something is held: less than the app's own limits, and more than everything else takes."""
 
@@ -126,7 +126,8 @@ async def expect_line(log, name, method, path, template, status):
         told = True
     expect(
         told and expected.items() <= line.items(),
-        f"{what} → {status}. Its line: {shown([line])}. Expected: {expected}, and no path as it was sent.",
+        f"{what} → {status}. Its line: {shown([line])}. Expected: {expected}"
+        f"{'' if 'route' in expected or status == 405 else ', and a route that does not repeat the path'}.",
         because=LOST,
         section="One line for each request",
     )
@@ -311,7 +312,7 @@ async def test_ids_do_not_mix(launch, testbed, shop, wire, furnished, provider):
             not missing and not strange and response.headers.get(REQUEST_ID) == name,
             f"POST {path} overlapped with others. Alone, it has {plural(len(alone[path]), 'line')} with its id. Now "
             f"its X-Request-ID is {name}. These lines lack this id: "
-            f"{short(one for one in alone[path] if skeleton(one) in missing)}. These have it, and are too many: "
+            f"{short(one for one in alone[path] if skeleton(one) in missing)}. These have it, and should not: "
             f"{short(one for one in log.of(name) if skeleton(one) in strange)}. "
             f"The response has X-Request-ID: {response.headers.get(REQUEST_ID)}.",
             because=LOST,
@@ -418,7 +419,7 @@ async def expect_new_ids(app, log, furnished):
     kept = [one for one in strange if len(one) > 6 and any(str(one)[:60] in str(line.values()) for line in log.lines)]
     expect(
         not kept,
-        f"These came as X-Request-ID, are not ids, and are in the log: {[str(one)[:60] for one in kept]}",
+        f"The log holds these texts, which came as X-Request-ID and are no UUIDs: {[str(one)[:60] for one in kept]}",
         because=FALSE,
         section="Ids of requests that overlap",
     )

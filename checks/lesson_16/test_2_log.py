@@ -13,7 +13,7 @@ from checks.lesson_16.lines import Log, held_until, metrics, must, new_id, parse
 from checks.lesson_16.spans import content, received
 
 UNREAD = "A program reads the log. It drops each line that it cannot parse, and the errors are among them."
-SECRET = "Everybody who may read the log, the metrics or the traces can log in as this customer, or pay with this card."
+SECRET = "Everybody who can read this can use the secret: for example to log in as the customer, or pay with the card."
 SLOW = "The database has been slow for a week, and nobody knows which statement makes it so."
 CANARY = "canary-title"
 SEARCH = f"/search/titles?title={CANARY}"
@@ -225,7 +225,7 @@ async def expect_named(app, log, wire, furnished, verb, request, fails=False):
         not long,
         f"A request waited {1000 * waited:.0f} ms of its {whole['duration_ms']} ms for the only connection. "
         f"Its statements have had only the rest, and their lines say more: {shown(long)}",
-        because="Somebody makes a statement faster that was never slow.",
+        because="A developer spends days on a statement that was never slow.",
         section="Slow statements",
     )
 

@@ -18,11 +18,11 @@ from checks.lesson_16.furnished import break_wishes
 from checks.lesson_16.lines import Log, metrics, send, shown, total
 from checks.lesson_16.spans import CLIENT, SERVER, received
 
-RESTART = "Kubernetes restarts all processes at once, which cures nothing, and each of them loses the requests at hand."
+RESTART = "Kubernetes restarts all processes at once. That helps nobody, and each of them loses the requests under way."
 READY = "Customers are sent to a process that cannot serve them, or to none although all could."
 SERIES = "Prometheus keeps each combination of labels for weeks. Anybody who sends odd requests fills its memory."
 TRACE = "The picture of the request is wrong: its statements are missing, or are those of another request."
-HARM = "The shop is down because what only watches it is down."
+HARM = "The shop is down because its monitoring is down."
 
 
 @pytest.mark.start_early
@@ -135,7 +135,7 @@ async def test_metrics_have_few_labels(app, testbed, wire, shop, furnished):
     expect(
         counted == expected,
         f"`{name}` has counted these GET requests, by route and status: {counted}. Expected: {expected}.",
-        because="The share of requests that fail is wrong, and so is each alarm that is made of it.",
+        because="The share of requests that fail is wrong, and so is each alarm that depends on it.",
         section="Metrics have few labels",
     )
     seconds = "http_request_duration_seconds_count"
@@ -143,14 +143,15 @@ async def test_metrics_have_few_labels(app, testbed, wire, shop, furnished):
     expect(
         timed == 12,  # four in each round
         f"`{seconds}` has {timed:g} more GET requests of {book}. Expected: 12.",
-        because="A dashboard of how long requests take leaves out those that failed, which were the slow ones.",
+        because="A dashboard of how long requests take leaves out those that failed, which are often the slow ones.",
         section="Metrics have few labels",
     )
     seconds = "http_request_duration_seconds_sum"
     lasted = total(later, seconds) - total(first, seconds)
     expect(
         0 < lasted <= 1.5 * elapsed,
-        f"Requests were sent one after the other for {elapsed:.2f} s. `{seconds}` grew by {lasted:.2f}.",
+        f"Requests were sent one after the other for {elapsed:.2f} s. `{seconds}` grew by {lasted:.2f}. Expected: more "
+        f"than 0, and not much more than {elapsed:.2f}.",
         because="An alarm for requests of more than a second is raised for each request, or for none.",
         section="Metrics have few labels",
     )
@@ -273,8 +274,8 @@ async def expect_trace(spans, what, parent, statements):
     servers = [one for one in spans if one.kind == SERVER]
     expect(
         len(servers) == 1 and servers[0].parent == parent,
-        f"{what} was sent with a `traceparent`. The collector has {plural(len(servers), 'span')} of kind SERVER of it: "
-        f"{shown([one.name for one in servers])}. Expected: one, whose parent is the client's span.",
+        f"{what} was sent with a `traceparent`. The collector has {plural(len(servers), 'span')} of kind SERVER for "
+        f"it: {shown([one.name for one in servers])}. Expected: one, whose parent is the client's span.",
         because=TRACE,
         section="Traces",
     )
@@ -365,7 +366,7 @@ async def expect_no_harm(app, furnished, how, within, many=False):
         ended is not None and ended.code in (0, -SIGTERM),
         f"While {how}, SIGTERM was sent. After {within:.1f} s the app "
         f"{'was still running' if ended is None else f'had ended with exit code {ended.code}'}.",
-        because="Each deploy waits for the collector, and then the process is killed with the requests that it has.",
+        because="Each deploy waits for the collector. Then the process is killed, with all requests under way.",
         section="Traces",
     )
     return ended.seconds

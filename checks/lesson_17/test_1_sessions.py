@@ -1,4 +1,4 @@
-"""Lesson 17: PgBouncer gives each transaction another connection to PostgreSQL. Here: what must not depend on which."""
+"""Lesson 17: PgBouncer gives each transaction another connection to PostgreSQL. Here: what must work on any."""
 
 import asyncio
 from collections import Counter
@@ -93,7 +93,7 @@ async def test_a_report_has_its_own_zone(app, furnished, others, shop):
             f"{response.request} → {response.status}. Three reports, each of another zone, were made at the same time, "
             "and each transaction got another connection than the one before. Cents by day, expected: "
             f"{expected}. Found: {found}",
-            because="The sales of a shop are on the wrong day, in a zone that another customer has asked for.",
+            because="The report shows sales on the wrong days: on those of a zone that another customer has asked for.",
             section="A setting stays with the connection",
         )
     nowhere = await app.get("/reports/daily?first=2001-03-06&last=2001-03-10&zone=Mars/Base")
@@ -118,7 +118,7 @@ async def test_nothing_of_a_session_is_left(app, furnished, endpoints, others, w
         not left,
         f"{plural(len(requests), 'request')} were sent, one of each kind, and every second transaction got another "
         f"connection. Sessions of PostgreSQL have kept: {', '.join(left)}.",
-        because="The next client of PgBouncer, of whatever customer, works with it.",
+        because="The next client of PgBouncer gets this session, with all that is left in it.",
         section="A setting stays with the connection",
     )
 
@@ -155,7 +155,8 @@ async def test_imports_take_turns(apps, furnished, others, shop, wire):
     )
     expect(
         not early,
-        f"The COMMIT of the first import was held. Meanwhile the second one stored its first book. {responses[0]}",
+        f"The COMMIT of the first import was held. Meanwhile the second one stored its first book. Expected: it waits. "
+        f"{responses[0]}",
         because="Two lists with the same books in different orders wait for each other, and one of them fails.",
         section="A lock that belongs to a session",
     )

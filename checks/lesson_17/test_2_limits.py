@@ -153,8 +153,8 @@ async def test_a_full_pool_is_no_error_of_the_app(app, furnished, endpoints, oth
     )
     expect(
         not stored,
-        f"Requests got status 503 while both connections were taken. Of them, {plural(stored, 'row')} "
-        f"{'is' if stored == 1 else 'are'} stored. Expected: nothing.",
+        f"Requests got status 503 while both connections were taken. All the same, {plural(stored, 'row')} of theirs "
+        f"{'is' if stored == 1 else 'are'} stored. Expected: none.",
         because="A customer who tries again buys twice.",
         section="When the pool is full",
     )
@@ -205,8 +205,8 @@ async def test_a_restart_of_pgbouncer_loses_nothing(testbed, launch, furnished, 
             expect(
                 stored <= 1 and not (stored and invited) and (stored or one.status == 503),
                 f"PgBouncer was {how} while an order committed. {one} "
-                f"Retry-After: {one.headers.get('retry-after', 'none')}. Orders stored: {stored}. Expected: one and "
-                "its success, or status 503, with Retry-After only if none is stored.",
+                f"Retry-After: {one.headers.get('retry-after', 'none')}. Orders stored: {stored}. Expected: a "
+                "success with one order stored, or status 503, with Retry-After only if no order is stored.",
                 because="The customer buys twice, or has a confirmation of an order that does not exist.",
                 section="A restart in the middle of traffic",
             )
@@ -242,7 +242,8 @@ def expect_served(responses, how):
     failed = [one for one in responses if not one.ok]
     expect(
         not failed,
-        f"PgBouncer had been {how}, and accepted connections again. {failed[0] if failed else ''}",
+        f"PgBouncer had been {how}, and accepted connections again. Expected: requests succeed. "
+        f"{failed[0] if failed else ''}",
         because="The shop is closed until somebody restarts the app.",
         section="A restart in the middle of traffic",
     )
@@ -296,6 +297,6 @@ async def test_what_waits_for_others_takes_no_connection(testbed, app, furnished
         not taken,
         f"Three payments, and a second try of another one, waited for the provider. Of the two connections to "
         f"PostgreSQL, {taken} had a transaction. Expected: none.",
-        because="Two slow payments, and nobody can look at a book.",
+        because="With two slow payments, nobody can look at a book any more.",
         section="Two pools, one after the other",
     )

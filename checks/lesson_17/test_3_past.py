@@ -43,7 +43,8 @@ async def test_the_worker_hears_of_mail(testbed, app, furnished, gateway, others
         f"Sessions behind PgBouncer that listen: {', '.join(listening) or 'none'}. Past it the worker logged in as "
         f"{', '.join(map(str, roles)) or 'nobody'}; its role is {testbed.database.app.role}. It ended with exit code "
         f"{code}. Expected: none listens, no other role, and exit code 0.",
-        because="A session that listens belongs to everybody. For the owner of the tables no policy holds.",
+        because="Notifications to a shared session reach another client, or nobody. No policy applies to the owner of "
+        "the tables. And a worker with another exit code counts as crashed.",
         section=SECTION,
     )
 
@@ -73,7 +74,7 @@ async def test_migrations_go_past_pgbouncer(testbed, alembic, owners, server_sid
         not failed and not through,
         f"Both connections of PgBouncer were taken. Statements of Alembic that came through it: {len(through)}. "
         f"Expected: none, and Alembic works. {failed[0] if failed else ''}",
-        because="A release waits for traffic to end, and in traffic it fails half way.",
+        because="A release has to wait until traffic ends, or it fails half way.",
         section="Migrations",
     )
 
@@ -98,7 +99,8 @@ async def test_a_migration_gives_up_its_lock(testbed, alembic, shop):
     done = await running
     expect(
         gave_up and not done.ok,
-        f"The table shops was locked. The migration {'gave up' if gave_up else HELD_OUT}: {done}",
+        f"The table shops was locked. The migration {'gave up' if gave_up else HELD_OUT}: {done}. Expected: it gives "
+        "up, with an exit code other than 0.",
         because="All requests that need the table wait behind a migration that waits.",
         section="Migrations",
     )

@@ -36,7 +36,7 @@ EVERY = 0.25
 """Seconds between two requests."""
 
 TRIP = 0.03
-"""Seconds of a round trip to the database, so that a request takes about half a second."""
+"""Seconds of a round trip to the database, so that a request takes about a third of a second."""
 
 LEAD = 0.8
 """Seconds in which requests arrive before SIGTERM."""

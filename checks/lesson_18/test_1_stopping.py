@@ -12,7 +12,9 @@ STOPPED = (0, 143)
 """Exit codes of a process that was asked to stop and did: its own, or that of SIGTERM, which uvicorn sends itself."""
 
 LOST = "With each deploy customers read an error page, and some buy a second time."
-KILLED = "The platform kills what is left, and what was under way is lost, after all had waited for it."
+KILLED = "The deploy waits for the whole grace period. Then the platform kills the service, with all that is under way."
+SENT_AGAIN = "The next worker sends the mail again, because nothing says that it was sent."
+CRASHED = "The platform takes such an exit code for a crash. It raises an alarm with each deploy."
 WAIT = 120
 """Seconds that a check waits for an interpreter to do its work, on a busy machine; a bound for failures."""
 
@@ -37,8 +39,9 @@ async def test_a_request_under_way_is_completed(release, furnished, shop, wire):
                 early.append(str(await response_of(request) or "no response"))
         expect(
             held.waiting,
-            f"Before any signal an order was tried {ATTEMPTS} times: {', '.join(early)}.",
-            because="A service that takes no orders has nothing to finish when it is stopped.",
+            f"Before any signal an order was tried {ATTEMPTS} times. Expected: it comes to its first INSERT or UPDATE. "
+            f"The responses: {', '.join(early)}.",
+            because="The new release takes no orders.",
             section="Five ways to write CMD",
         )
         web.stop()
@@ -59,7 +62,7 @@ async def test_a_request_under_way_is_completed(release, furnished, shop, wire):
     expect(
         response is not None and response.status == 201 and stored == 1,
         f"`POST {path}` was under way when {web.stop_signal.name} arrived. Its response: {response or 'none'}. "
-        f"Orders stored: {stored}. The process {ended(code, web)}.",
+        f"Orders stored: {stored}. The process {ended(code, web)}. Expected: status 201, and one order.",
         because=LOST,
         section="Five ways to write CMD",
     )
@@ -81,8 +84,8 @@ async def test_connections_are_closed_properly(release, furnished, wire):
     expect(
         not rude,
         f"The service had {len(mine)} connections to the database. {len(rude)} of them ended without a Terminate "
-        f"message. The process {ended(code, web)}.",
-        because="The database notes an error for each, and keeps what they held until it notices that they are gone.",
+        f"message. The process {ended(code, web)}. Expected: each of them sends one.",
+        because="PostgreSQL logs an error for each. It keeps their locks until it notices that the client is gone.",
         section="What a stop leaves behind",
     )
     expect_stopped(code, web)
@@ -104,8 +107,9 @@ async def test_a_client_that_stalls_keeps_nobody(release):
     writer.close()
     expect(
         code in STOPPED,
-        f"A client had sent half of its request. After {web.stop_signal.name} the process {ended(code, web)}.",
-        because=KILLED,
+        f"A client had sent half of its request. After {web.stop_signal.name} the process {ended(code, web)}. "
+        "Expected: it ends by itself.",
+        because=KILLED if code is None else CRASHED,
         section="What a stop leaves behind",
     )
 
@@ -131,8 +135,8 @@ async def test_the_worker_finishes_its_mail(release, app, furnished, gateway, sh
     expect(
         code == 0 and sent == 1 and len(gateway.calls) == 1,
         f"A mail was on its way when {worker.stop_signal.name} arrived. The worker {ended(code, worker)}. "
-        f"Mails noted as sent: {sent}.",
-        because="The next worker sends the mail again, for nobody has written down that it was sent.",
+        f"Mails that the gateway got: {len(gateway.calls)}; noted as sent: {sent}. Expected: 1, 1, and exit code 0.",
+        because=SENT_AGAIN if sent != 1 else KILLED if code is None else CRASHED,
         section="Five ways to write CMD",
     )
 
@@ -175,7 +179,8 @@ def ended(code, started):
 def expect_stopped(code, started):
     expect(
         code in STOPPED,
-        f"After {started.stop_signal.name} the process {ended(code, started)}.",
-        because=KILLED,
+        f"After {started.stop_signal.name} the process {ended(code, started)}. Expected: it ends by itself, with exit "
+        f"code {' or '.join(map(str, STOPPED))}.",
+        because=KILLED if code is None else CRASHED,
         section="Five ways to write CMD",
     )

@@ -12,7 +12,7 @@ from checks.kit.testbed.shop import Shop
 from checks.lesson_17.waiting import WAITING, until_true
 from checks.lesson_18.running import last_line
 
-DOWN = "Nothing of the release starts, or it starts with a key that everybody knows."
+DOWN = "The release does not start, or it starts and serves nobody."
 BUDGET = 4
 """DATABASE_CONNECTIONS of the platform."""
 
@@ -35,7 +35,8 @@ async def test_secrets_come_from_files(release, furnished):
     code = await migrate.finished()
     expect(
         code == 0,
-        f"`migrate` ended with exit code {code}. {last_line(migrate.process.log)}",
+        f"`migrate` had its secrets in files only. It ended with exit code {code}. Expected: 0. "
+        f"{last_line(migrate.process.log)}",
         because=DOWN,
         section="Where a secret ends up",
     )
@@ -44,20 +45,20 @@ async def test_secrets_come_from_files(release, furnished):
         response = await web.app.get(path, headers=headers)
         expect(
             response.status in (200, 404) if headers else response.ok,
-            f"`web` found its secrets in files. {response}",
+            f"`web` had its secrets in files only. {response} Expected: status 200{' or 404' if headers else ''}.",
             because=DOWN,
             section="Where a secret ends up",
         )
     expect(
         not keyless,
         "The platform gave no `jwt_secret` to `web`, and it serves all the same: it has a key of its own.",
-        because="Everybody who has the image can sign in as any customer, and nobody notices that a secret is missing.",
+        because="Everybody who has the image can log in as any customer, and nobody notices that a secret is missing.",
         section="Where a secret ends up",
     )
     listens = await connected(release, worker)
     expect(
         listens,
-        f"`worker` has not connected to the database. {last_line(worker.process.log)}",
+        f"`worker` had its secrets in files only, and did not connect to the database. {last_line(worker.process.log)}",
         because=DOWN,
         section="Where a secret ends up",
     )
@@ -90,8 +91,9 @@ async def test_migrators_take_turns(empty_database, release, server_side, testbe
     made = [table for table in CREATED if await shop.value("SELECT to_regclass($1)::text", table)]
     expect(
         codes == [0, 0] and len(made) == len(CREATED),
-        f"A migrator was killed while two more waited or worked. They ended with {codes[0]} and {codes[1]}. "
-        f"{' '.join(logs)} Tables that are there: {', '.join(made) or 'none'}.",
+        f"Of three containers of `migrate` one was killed, while the others waited or worked. These ended with exit "
+        f"codes {codes[0]} and {codes[1]}. {' '.join(logs)} Tables that are there: {', '.join(made) or 'none'}. "
+        f"Expected: 0 and 0, and the tables {', '.join(CREATED)}.",
         because="The deploy stops half way, and it depends on chance whether the next attempt gets further.",
         section="Two migrators at once",
     )
@@ -101,7 +103,7 @@ async def test_migrators_take_turns(empty_database, release, server_side, testbe
     expect(
         not alone.process.exit.done() or alone.process.exit.result() != 0,
         "No database was there, and `migrate` ended with exit code 0.",
-        because="The services that wait for its end start, with tables that they do not know.",
+        because="`web` and `worker` wait for exit code 0. They start with a database that was not migrated.",
         section="The order of the start",
     )
 
@@ -189,7 +191,7 @@ async def test_the_health_check_asks_the_service(release, wire, furnished):
             without = await release.check_health(web)
         expect(
             without.ok,
-            f"The database was away ({how.replace('_', ' ')}). {exit_of(without)}",
+            f"The database was away ({how.replace('_', ' ')}). {exit_of(without)} Expected: exit code 0.",
             because="All replicas are restarted at once, and when the database is back nobody is there to use it.",
             section="What a health check asks",
         )
@@ -197,7 +199,7 @@ async def test_the_health_check_asks_the_service(release, wire, furnished):
     gone = await release.check_health(web)
     expect(
         not gone.ok,
-        f"`web` was killed. {exit_of(gone)}",
+        f"`web` was killed. {exit_of(gone)} Expected: another exit code than 0.",
         because="A service that does not respond any more is never restarted.",
         section="What a health check asks",
     )

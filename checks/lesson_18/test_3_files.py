@@ -26,8 +26,8 @@ PRIVATE = (
 """What is in the folder of a developer, and not in an image."""
 
 NEEDED = ("app/main.py", "app/sales/pricing.py", "migrations/versions/0001_tables.py", "alembic.ini")
-READABLE = "Everybody who can pull the image, or read the repository, can sign in as any customer of any shop."
-RACE = "On a new machine it works in the morning and not in the afternoon, depending on what is ready first."
+READABLE = "Everybody who can pull the image, or read the repository, can log in: as any customer, or to the database."
+RACE = "Whether the release starts on a new machine depends on chance: on what is ready first."
 
 
 async def test_no_secret_is_in_the_image(release):
@@ -79,10 +79,10 @@ async def test_the_service_is_not_root(release):
         uid = user.partition(":")[0]
         expect(
             uid.isdecimal() and int(uid) > 0,
-            f"The service {name} runs as {user or 'root, for no USER is set'}.",
+            f"The service {name} runs as {user or 'root, because no USER is set'}.",
             because="An attacker who breaks into a service of root is root in its container. A platform that refuses "
             "root cannot tell from a name which user it is, and does not start the service.",
-            section="As whom a service runs",
+            section="The user that runs a service",
         )
 
 
@@ -103,7 +103,7 @@ async def test_versions_are_exact(release):
         expect(
             not trouble,
             f"In the image of {name}: {trouble[0] if trouble else ''} (Problems in all: {len(trouble)}.)",
-            because="A package that was published last night is in the release of today, and nobody has tested it.",
+            because="What runs is not what was tested: a package is newer, is missing, or is a tool of development.",
             section="Which versions are in the image",
         )
 
@@ -111,8 +111,12 @@ async def test_versions_are_exact(release):
 async def test_services_start_in_order(release):
     """compose.yaml follows its specification; `migrate` waits until `db` accepts TCP, the others until it has ended."""
     wrong = violation("compose-spec", release.compose.data)
-    expect(not wrong, f"compose.yaml does not follow its specification: {wrong}.", because=RACE,
-           section="The order of the start")  # fmt: skip
+    expect(
+        not wrong,
+        f"compose.yaml does not follow its specification: {wrong}.",
+        because="`docker compose up` refuses the file, so nothing starts.",
+        section="The order of the start",
+    )
     services = {name: release.compose.service(name) for name in ("db", *SERVICES)}
     for name, service in services.items():
         profiles = ", ".join(map(str, service.data.get("profiles") or []))
@@ -129,15 +133,15 @@ async def test_services_start_in_order(release):
         got = services[name].needs.get(other, "nothing")
         expect(
             got == condition,
-            f"The service {name} waits for this of {other}: {got}.",
+            f"The service {name} waits for this of {other}: {got}. Expected: {EXPECTED[condition]}.",
             because=RACE,
             section="The order of the start",
         )
     health = services["db"].health
     expect(
         asks_by_tcp(health, services["db"].own_environment),
-        f"The health check of `db` is `{' '.join(health) or 'none'}`, which does not wait until it listens on TCP.",
-        because="While PostgreSQL makes the database it listens there only, and then it ends and starts again. "
+        f"The health check of `db` is `{' '.join(health) or 'none'}`, which does not wait until `db` listens on TCP.",
+        because="While PostgreSQL makes the database, it listens on a Unix socket only. Then it ends and starts again. "
         "On a new volume `migrate` starts in between, and fails.",
         section="The order of the start",
     )
@@ -162,7 +166,7 @@ async def test_the_database_keeps_its_rows(release):
         bool(kept),
         f"{service.data.get('image')} keeps its rows in {folder}. "
         f"Volumes: {', '.join(f'{source}:{goal}' for source, goal in volumes) or 'none'}."
-        f"{' In memory: ' + ', '.join(lost) + '.' if lost else ''}",
+        f"{' In memory: ' + ', '.join(lost) + '.' if lost else ''} Expected: a named volume that holds this folder.",
         because="The rows are not in that volume, or it keeps nothing. They are gone when the container is made again.",
         section="The order of the start",
     )
@@ -177,7 +181,7 @@ async def test_ci_would_notice(release):
         expect(
             bool(strict),
             f"No step runs {tool}." if not found else f"The step with {tool} lets mistakes pass: {found[0].ignored}.",
-            because="The mistake is found by the deploy.",
+            because="The mistake is found only by the deploy.",
             section="What CI has to notice",
         )
     expect(
@@ -186,6 +190,12 @@ async def test_ci_would_notice(release):
         because="It compares the models with a database that has no tables.",
         section="What CI has to notice",
     )
+
+
+EXPECTED = {
+    "service_healthy": "its health check",
+    "service_completed_successfully": "its end with exit code 0",
+}
 
 
 def texts(folder):

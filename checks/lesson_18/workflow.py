@@ -14,7 +14,7 @@ from checks.kit.report import expect
 from checks.lesson_18.shelltext import ENDS_AT_FAILURE, commands_of
 from checks.lesson_18.specifications import violation
 
-BECAUSE = "The mistake is found by the deploy."
+BECAUSE = "A mistake is found only by the deploy."
 LAUNCHERS = (("uv", "run"), ("poetry", "run"), ("pdm", "run"), ("hatch", "run"), ("python", "-m"), ("python3", "-m"))
 MERELY_SHOWN = ("--exit-zero", "--fix", "--fix-only", "--diff", "--help", "--version", "--sql")
 """Options with which a command does not fail, repairs what it finds, or only prints what it would do."""
@@ -72,7 +72,7 @@ def _expect_each_pull_request(events: Any) -> None:
     expect(
         "pull_request" in events,
         f"deploy/ci.yaml runs for {', '.join(events)}, and not for pull_request.",
-        because="A mistake is found when it is merged already.",
+        because="A mistake is found only after the merge.",
         section="What CI has to notice",
     )
     filtered = (events["pull_request"] or {}) if isinstance(events, dict) else {}
@@ -83,7 +83,7 @@ def _expect_each_pull_request(events: Any) -> None:
         and bool({"main", "*", "**"} & {*branches})
         and {"opened", "synchronize"} <= {*types},
         f"deploy/ci.yaml runs only for pull requests with {filtered}.",
-        because="A mistake in another one is found by the deploy.",
+        because="A mistake in any other pull request is found only by the deploy.",
         section="What CI has to notice",
     )
 

@@ -77,7 +77,7 @@ class Rehearsal:
         expect(
             not failed and 2 * len(served) > len(sent),
             f"{when}: of {len(sent)} requests of others {len(served)} were served. {(failed or ['', *sent])[0]}",
-            because="People who have nothing to do with it cannot buy.",
+            because="Customers who have nothing to do with the fault cannot buy.",
             section=section,
         )
 

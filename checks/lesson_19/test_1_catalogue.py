@@ -14,7 +14,7 @@ MOST = 5
 
 
 async def test_each_process_shows_what_is_stored(rehearsal):
-    """From the response to a change on, each process shows what is stored: in lists, quotes, exports and searches."""
+    """As soon as a change has its response, each process shows what is stored: in lists, quotes, exports, searches."""
     a, b = await rehearsal.open()
     shop, visit = rehearsal.world.a, rehearsal.world.a.visit
     book = shop.ids.books[1]
@@ -136,7 +136,7 @@ async def expect_exact(rehearsal, app, visit):
             ids == wanted,
             f"The shop has the titles {', '.join(map(repr, titles.values()))}. A search for {text!r} found {ids}. "
             f"Expected: {wanted}.",
-            because="The customer is shown books that nobody looked for, or not the one that was.",
+            because="A customer who searches gets books that do not fit, or misses the one that does.",
             section="Catalogue",
         )
 
@@ -144,7 +144,7 @@ async def expect_exact(rehearsal, app, visit):
 @pytest.mark.serial
 @pytest.mark.patient
 async def test_the_shop_is_fast_enough(rehearsal):
-    """A page of a book, of the catalogue or an order takes at most 5 times as long as in the reference."""
+    """The page of a book, of the catalogue, and an order each take at most 5 times as long as in the reference."""
     shop = rehearsal.world.a
     await more_books(rehearsal.shop, shop, MANY_BOOKS)
     [app, _] = await rehearsal.open()

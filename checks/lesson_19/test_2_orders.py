@@ -47,7 +47,8 @@ async def test_an_order_is_cancelled_once(rehearsal):
             after == before and await rehearsal.status(order) == "cancelled" and mails == 1,
             f"Before an order of three copies, the stock of its books was {before}. The order was cancelled three "
             f"times, twice at the same moment. Then the stock is {after}, the order is "
-            f"{await rehearsal.status(order)}, and there are {mails} mails about the cancellation.",
+            f"{await rehearsal.status(order)}, and there are {mails} mails about the cancellation. "
+            "Expected: the stock as before, a cancelled order, and one mail.",
             because=TWICE,
             section="Orders and stock",
         )
@@ -67,7 +68,7 @@ async def cancelled_at_once(rehearsal, buyer, order):
             expect(
                 early is None or not early.ok or await rehearsal.status(order) == "cancelled",
                 f"The COMMIT of a cancellation was still on its way. A second one: {early}. Expected: no success yet, "
-                f"for the order is {await rehearsal.status(order)}.",
+                f"because the order is {await rehearsal.status(order)}.",
                 because="If the first one fails now, the customer believes in a cancellation that is not stored.",
                 section="Orders and stock",
             )
@@ -100,7 +101,7 @@ def status(response):
 
 
 async def test_an_unknown_commit_is_not_repeated(rehearsal):
-    """If nobody knows whether a COMMIT has succeeded, nobody repeats the request or says that it is stored."""
+    """If the app cannot know whether a COMMIT succeeded, it neither repeats the transaction nor confirms it."""
     [app, _] = await rehearsal.open()
     buyer = rehearsal.world.buyers[0]
     friend = {"email": "friend@example.com", "name": "Friend"}
@@ -124,7 +125,7 @@ async def test_an_unknown_commit_is_not_repeated(rehearsal):
                 (more == 1 and response.ok) or (least <= more <= 1 and response.status == 503 and not invited),
                 f"{path}: {how}. {response} Retry-After: {response.headers.get('retry-after')}. Stored in {table}: "
                 f"{more}. Expected: stored once, and a success if the app knows it, or status 503 without Retry-After.",
-                because="The customer buys twice, or believes in something that is not stored.",
+                because="The customer buys twice, or has a confirmation of something that is not stored.",
                 section="Orders and stock",
             )
         again = await rehearsal.cancel(buyer, order)
@@ -170,7 +171,8 @@ async def test_the_sale_adds_up(rehearsal):
     wrong = [one for one in results if one.status not in (200, 201, 202, 402, 409) and not is_refused(one)]
     expect(
         not wrong,
-        f"In a rush for the last {COPIES} copies of a book: {(wrong or [''])[0]}",
+        f"In a rush for the last {COPIES} copies of a book: {(wrong or [''])[0]}. Expected: a success, status "
+        "402 or 409, or status 503 with Retry-After.",
         because="The customer does not know whether the book was bought.",
         section="Orders and stock",
     )
@@ -181,7 +183,8 @@ async def test_the_sale_adds_up(rehearsal):
     expect(
         placed and most == 1 and not others,
         f"Each of {len(buyers)} customers sent {KEYS} orders, with the keys 0 to {KEYS - 1}. "
-        f"{len(placed)} orders were confirmed, and one of them {most} times.",
+        f"{len(placed)} orders were confirmed, and one of them {most} times. Expected: each one once, for its own "
+        "customer.",
         because="Two customers have the same order, and one of them paid for it.",
         section="Orders and stock",
     )

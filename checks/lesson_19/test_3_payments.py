@@ -32,7 +32,7 @@ async def test_a_payment_under_way_is_not_cancelled(rehearsal):
         paid.status == 201 and await rehearsal.status(order) == "paid",
         f"The provider took the money of an order whose cancellation was sent meanwhile. {paid} "
         f"The order is {await rehearsal.status(order)}. Expected: paid.",
-        because="The customer has paid for an order that does not exist.",
+        because="The customer has paid for an order that is cancelled.",
         section="Payments",
     )
     rehearsal.provider.break_next()
@@ -58,7 +58,7 @@ def expect_refused(response, how):
     expect(
         response.status == 409,
         f"{how}. Its cancellation: {response}. Expected: status 409.",
-        because="The books are for sale again, and the customer pays for them.",
+        because="The books go back into stock, although the customer pays for them, or has them already.",
         section="Payments",
     )
 
@@ -89,7 +89,7 @@ async def test_a_slow_provider_stops_nobody(rehearsal):
         expect(
             not open_,
             f"{STALLED} refunds waited for the provider. Meanwhile {plural(open_, 'transaction')} of the app "
-            f"{'was' if open_ == 1 else 'were'} open.",
+            f"{'was' if open_ == 1 else 'were'} open. Expected: none.",
             because="Each of them holds a connection and the locks of its books until the provider responds.",
             section="Payments",
         )
@@ -172,7 +172,7 @@ async def expect_listed(rehearsal, buyer, order, is_open):
         listed.ok and is_open is (order in [one["order_id"] for one in listed.json]),
         f"{known} whether the money of order {order} was given back. {listed}. Expected: this order "
         f"{'in' if is_open else 'not in'} it.",
-        because="A person who looks after such refunds does not see this one, or one more than there are.",
+        because="A person who looks after open refunds misses this one, or sees one that is done.",
         section="Payments",
     )
 

@@ -64,7 +64,7 @@ async def test_customers_reach_what_is_theirs(rehearsal, endpoints):
                 response.status == 404 and await rehearsal.status(order) == status,
                 f"Somebody else cancels an order that is {status}. {response}. Now it is "
                 f"{await rehearsal.status(order)}. Expected: status 404, as for an order that does not exist.",
-                because="Whoever can count cancels all orders of the sale, or learns how many there are.",
+                because="Anybody who tries one number after another can cancel all orders, or learn which ones exist.",
                 section="Login and tenants",
             )
     mine, theirs = [await with_key(app, buyer) for app, buyer in zip(apps, (owner, other), strict=True)]
@@ -86,7 +86,7 @@ async def test_customers_reach_what_is_theirs(rehearsal, endpoints):
             expect(
                 response.status == 401,
                 f"A customer was deactivated a moment ago. {response}. Expected: status 401.",
-                because="Whoever has stolen the account goes on buying.",
+                because="A thief who has the account goes on buying.",
                 section="Login and tenants",
             )
 

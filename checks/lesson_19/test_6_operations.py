@@ -165,7 +165,7 @@ async def test_connections_stay_within_their_budget(rehearsal, launch, wire):
     dead = [one for one in alive if one.status != 200]
     expect(
         alive and not dead,
-        f"Of {BUDGET} connections {most} were in use. {(dead or ['Nobody asked /live'])[0]}. Expected: status 200.",
+        f"Of {BUDGET} connections {most} were in use. {(dead or ['No request asked /live'])[0]}. Expected: status 200.",
         because="Kubernetes restarts a process because it has much to do, and then the next one has more.",
         section="Limits",
     )

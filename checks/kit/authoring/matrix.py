@@ -1,4 +1,4 @@
-"""Which check is failed by which app: a check that nothing fails shows nothing. `workbook dev matrix`."""
+"""Which check is failed by which app: a check that no app fails proves nothing. `workbook dev matrix`."""
 
 from __future__ import annotations
 

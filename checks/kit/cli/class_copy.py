@@ -18,8 +18,8 @@ def make(folder: Path, lessons: Collection[Lesson]) -> None:
     out.print(f"{folder} has {which}, in {count} files.", style="bold", highlight=False, soft_wrap=True)
     out.print(
         "Left out: solutions, variants, the outputs of the notebooks, the change log, and the workbook's own tests.\n"
-        "Each lesson begins where the one before it was solved: who looks ahead, finds answers. With --lessons you\n"
-        "can hand out some lessons now and others later.\n"
+        "Each lesson begins where the one before it was solved, so a learner who looks ahead finds answers. With\n"
+        "--lessons you can hand out some lessons now and others later.\n"
         f"Try it as a learner: cd {folder}, then the first two commands of its README. Then pack it, or push it.",
         highlight=False,
         soft_wrap=True,

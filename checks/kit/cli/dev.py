@@ -11,7 +11,7 @@ from checks.kit.cli import variant
 from checks.kit.lessons.lesson import find_lesson
 
 app = typer.Typer(
-    help="For the authors of lessons: make one, check that it keeps its promises, measure what it costs.",
+    help="For authors: makes lessons, checks them, measures the kit.",
     epilog="Start with .github/CONTRIBUTING.md.",
     rich_markup_mode=None,
     no_args_is_help=True,
@@ -34,7 +34,7 @@ def verify(
     jobs: Annotated[
         int,
         typer.Option(
-            help="How many apps are graded at once, with --quick more of them; 0: as many as there are cores."
+            help="How many apps are graded at once, and more than that with --quick; 0: as many as there are cores."
         ),
     ] = 0,
     only: Annotated[
@@ -46,9 +46,10 @@ def verify(
         bool, typer.Option("--quick", help="Of a wrong variant, run only the checks that it must fail.")
     ] = False,
 ) -> None:
-    """Checks that lessons do what they promise; lists what is to do.
+    """Checks that lessons do what they promise.
 
-    Their solutions and variants too: lesson.toml and the heads of the variants say how each must be graded.
+    Their solutions and variants, too: lesson.toml and the heads of the variants say how each must be graded. It lists
+    what is still to do.
     """
     from checks.kit.authoring import verify_output
 
@@ -91,7 +92,7 @@ def matrix(
 ) -> None:
     """Shows which check is failed by which app.
 
-    A check that nothing fails shows nothing.
+    A check that no app fails proves nothing.
     """
     from checks.kit.authoring import matrix as module
 
@@ -152,9 +153,14 @@ def flaky(
 def notebook(
     number: Number,
     check: Annotated[bool, typer.Option("--check", help="Compare only; exit code 1 if outputs differ.")] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Take all new outputs, also new times and pictures.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Take all new outputs, also times, pictures and verdicts.")
+    ] = False,
 ) -> None:
-    """Executes a lesson's notebook again and leaves out noise."""
+    """Executes a lesson's notebook again and writes its outputs.
+
+    A cell keeps its output if only measured times, pictures or the texts of verdicts differ.
+    """
     from checks.kit.authoring import notebook_output
 
     raise typer.Exit(notebook_output.notebook(find_lesson(number), check, fresh))
@@ -181,7 +187,10 @@ def bench(
     number: Number = 0,
     rounds: Annotated[int, typer.Option(help="How often each side is measured.")] = 9,
 ) -> None:
-    """What the kit costs, against the floor measured beside it."""
+    """Measures what the kit costs.
+
+    It prints ratios with their limits, such as the time of a grading over that of a bare uvicorn.
+    """
     from checks.kit.authoring import bench as module
 
     module.bench(find_lesson(number), rounds)

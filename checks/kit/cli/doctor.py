@@ -129,7 +129,7 @@ def port() -> Finding:
             probe.bind(("127.0.0.1", 8000))
         except OSError:
             return Finding(
-                None, "Port 8000 is taken; `workbook serve` wants another one", "workbook serve 0 --port 8001"
+                None, "Port 8000 is taken; `workbook serve` needs another one", "workbook serve 0 --port 8001"
             )
     return Finding(True, "Port 8000 is free for `workbook serve`")
 

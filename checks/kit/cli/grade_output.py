@@ -86,7 +86,7 @@ def say_interrupted(console: Console, run: GradingRun, out: Path, again: bool) -
     done = f"{len(run.todo) - run.remaining} of {len(run.todo)}"
     advice = "run the same command again"
     if again:
-        advice += " without --again: of the rest, what has not changed keeps its earlier grade"
+        advice += " without --again (a lesson that is left and has not changed keeps its earlier grade)"
     console.print(f"\nInterrupted. {done} are graded; to continue, {advice}.", style="bold", soft_wrap=True)
     link(console, "So far", out)
 

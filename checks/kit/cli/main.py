@@ -68,7 +68,10 @@ def watch(
     number: NextNumber = None,
     view: Annotated[bool, typer.Option("--view", help="Show it on a page in the browser as well.")] = False,
 ) -> None:
-    """Grades a lesson again on every save, what failed last first; keys give hints and more."""
+    """Grades a lesson again on every save.
+
+    Checks that failed before run first. Keys give hints and more.
+    """
     from checks.kit.cli import watch as module
 
     options = module.Options(page=view, browser=view)
@@ -80,7 +83,10 @@ def view(
     number: NextNumber = None,
     browser: Annotated[bool, typer.Option(help="Open the page; otherwise its address is printed.")] = True,
 ) -> None:
-    """Grades a lesson again on every save, and shows it on a page in the browser; Ctrl-C ends it."""
+    """Grades a lesson again on every save, on a page in the browser.
+
+    Ctrl-C ends it.
+    """
     from checks.kit.cli import watch as module
 
     options = module.Options(page=True, browser=browser, brief=True)
@@ -89,7 +95,7 @@ def view(
 
 @app.command(epilog="Example: workbook skip 1")
 def skip(number: Number) -> None:
-    """The fast track: a lesson whose checks your code passes straight away counts as done."""
+    """The fast track: counts a lesson as done if your code passes it."""
     from checks.kit.cli import skip as module
 
     raise typer.Exit(module.skip(find_lesson(number)))
@@ -103,11 +109,14 @@ def serve(
         bool, typer.Option("--debug", help="Wait at each start until an editor's debugger has attached.")
     ] = False,
     tracebacks: Annotated[
-        bool, typer.Option("--tracebacks", help="Show tracebacks whole, not your own lines only.")
+        bool, typer.Option("--tracebacks", help="Show whole tracebacks, not only your own lines.")
     ] = False,
     target: Target = "lessons",
 ) -> None:
-    """Runs a lesson's app with a few books in the shop, and shows what crosses the wire."""
+    """Runs a lesson's app, and shows what crosses the wire.
+
+    The shop has a few books.
+    """
     from checks.kit.cli import serve as module
 
     lesson = find_lesson(number)
@@ -122,7 +131,7 @@ def hint(
     ] = "",
     again: Annotated[bool, typer.Option(help="Show the hints that you had, without a new one.")] = False,
 ) -> None:
-    """Says a little about the first red check, and a little more each time."""
+    """Gives a hint about the first red check, and more each time."""
     from checks.kit.report import hints
 
     hints.show(find_lesson(number), check, again)
@@ -133,7 +142,10 @@ def reset(
     number: Number,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Puts a lesson back to how it was handed out; what you wrote is kept as a copy."""
+    """Puts a lesson back to how it was handed out.
+
+    What you wrote is kept as a copy.
+    """
     from checks.kit.cli import files
     from checks.kit.lessons.original import lesson_to_restore
 
@@ -148,7 +160,10 @@ def diff(
         bool, typer.Option("--mine", help="Show what you changed since the lesson was handed out.")
     ] = False,
 ) -> None:
-    """Shows how your code differs from the solution, once the lesson passes."""
+    """Shows how your code differs from the solution.
+
+    It does so once the lesson passes; with --peek, before that.
+    """
     from checks.kit.cli import files
 
     if mine:
@@ -168,7 +183,10 @@ def submit(
     ] = "",
     out: Annotated[Path, typer.Option(help="The folder for the file.")] = Path(),
 ) -> None:
-    """Packs your lessons into one .zip file for your instructor, and looks whether it is whole."""
+    """Packs your lessons into one .zip file for your instructor.
+
+    It then checks that the file is whole.
+    """
     from checks.kit.cli import submit as module
 
     module.submit(numbers or [], name, out.expanduser())
@@ -176,7 +194,10 @@ def submit(
 
 @app.command(epilog="Example: workbook cost 3")
 def cost(number: Number, target: Target = "lessons") -> None:
-    """What a lesson's requests cost on the wire: as it was handed out, and as it is now."""
+    """Shows what a lesson's requests cost on the wire.
+
+    It compares the lesson as it was handed out with the lesson as it is now.
+    """
     from checks.kit.cli import cost as module
 
     module.cost(find_lesson(number), _folder(target, find_lesson(number)))
@@ -184,7 +205,10 @@ def cost(number: Number, target: Target = "lessons") -> None:
 
 @app.command(epilog="Example: workbook psql 1")
 def psql(number: Number) -> None:
-    """Opens psql on the database of `workbook serve`, if that runs, else on one with a few books."""
+    """Opens psql on a lesson's database.
+
+    That is the database of `workbook serve`, if that runs, else one with a few books.
+    """
     from checks.kit.cli import psql as module
 
     raise typer.Exit(module.psql(find_lesson(number)))
@@ -200,7 +224,10 @@ def run_in(
     command: Annotated[list[str], typer.Argument(help="The command and its arguments.", metavar="COMMAND...")],
     target: Target = "lessons",
 ) -> None:
-    """Runs a command in a lesson's folder, with a fresh database in DATABASE_URL."""
+    """Runs a command in a lesson's folder, with a fresh database.
+
+    The URL of the database is in DATABASE_URL.
+    """
     from checks.kit.cli import run_in as module
 
     lesson = find_lesson(number)
@@ -209,7 +236,10 @@ def run_in(
 
 @app.command(epilog="Example: workbook doctor")
 def doctor() -> None:
-    """Looks at this machine: what is there, what is missing, and the command that installs it."""
+    """Looks at this machine: what is there, and what is missing.
+
+    For what is missing it names the command that installs it.
+    """
     from checks.kit.cli import doctor as module
 
     raise typer.Exit(module.doctor())
@@ -246,7 +276,7 @@ def grade(
     roster: Annotated[
         Path | None,
         typer.Option(
-            help="A CSV with the class, as Moodle or Canvas exports it: who is missing, and a file to import."
+            help="A CSV with the class, as Moodle or Canvas exports it: says who is missing, makes a file to import."
         ),
     ] = None,
     weights: Annotated[
@@ -262,11 +292,13 @@ def grade(
         int, typer.Option(min=0, max=100, help="Percent of the points that being late costs at most.")
     ] = 100,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Stay: show the class on a page, and grade again what changes.")
+        bool, typer.Option("--watch", help="Keep running: show the class on a page, and grade again what changes.")
     ] = False,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="With --watch, only print the address.")] = False,
 ) -> None:
-    """For instructors: grades the submissions of a class, each in a sandbox, and writes the results.
+    """For instructors: grades the submissions of a class.
+
+    Each is graded in a sandbox. The results are written as pages and tables.
 
     Exit code 0: all are graded; 1: some have no final grade; 130: interrupted, the same command continues.
     """
@@ -298,7 +330,10 @@ def class_copy(
     folder: Annotated[Path, typer.Argument(help="Where to write the copy; it must not exist yet.", metavar="FOLDER")],
     lessons: Annotated[str, typer.Option(help="Which lessons, such as 0-3,5; all if left out.")] = "",
 ) -> None:
-    """For instructors: writes a copy of the workbook for learners, without solutions and other answers."""
+    """For instructors: writes a copy of the workbook for learners.
+
+    It has no solutions and no other answers.
+    """
     from checks.kit.cli import class_copy as module
     from checks.kit.cli.grade import chosen
 
@@ -307,7 +342,10 @@ def class_copy(
 
 @app.command(epilog="Examples: workbook key 3; workbook key 3 > lesson_03_key.md")
 def key(number: Number) -> None:
-    """For instructors: prints a lesson's answer key: what people write, and which check notices it (Markdown)."""
+    """For instructors: prints a lesson's answer key, as Markdown.
+
+    The key says what people write, and which check notices it.
+    """
     from checks.kit.lessons.answer_key import answer_key
 
     typer.echo(answer_key(find_lesson(number)), nl=False)

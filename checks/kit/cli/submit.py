@@ -22,14 +22,14 @@ def submit(numbers: Sequence[str], learner: str, folder: Path) -> None:
     """Packs the lessons of these numbers; without any, all that the learner has changed."""
     learner = " ".join((learner or _name_in_git()).split())
     if not learner:
-        raise WorkbookError('Whose work is it? workbook submit --name "Your Name"')
+        raise WorkbookError('Your name is not known: Git has no user.name. Type: workbook submit --name "Your Name"')
     chosen = [find_lesson(number) for number in numbers]
     work = read_work(chosen or all_lessons())
     lessons = dict(work.lessons)
     if not chosen:
         lessons = {number: files for number, files in lessons.items() if not is_untouched(number, files)}
     if missing := [lesson for lesson in chosen if lesson.number not in lessons]:
-        raise WorkbookError(f"There is nothing to pack of {display_path(missing[0].folder)}. {' '.join(work.notes)}")
+        raise WorkbookError(f"There is nothing to pack in {display_path(missing[0].folder)}. {' '.join(work.notes)}")
     if not lessons:
         raise WorkbookError("You have changed no lesson yet. To submit one as it was handed out: workbook submit 0")
     out = terminal.console()

@@ -76,7 +76,7 @@ def save(
         raise typer.BadParameter("name one variant, or say --all.")
     chosen = edited_workspaces(find_lesson(lesson)) if everything else [Workspace(find_lesson(lesson), name)]
     if not chosen:
-        typer.echo(f"No variant of lesson {lesson} is edited.")
+        typer.echo(f"No variant of lesson {lesson} is open for editing.")
     errors = []
     for workspace in chosen:
         try:

@@ -28,7 +28,7 @@ def handed_out(lesson: Lesson) -> Tree:
         head, _, patch = path.read_bytes().partition(b"\n\n")
     except FileNotFoundError:
         raise WorkbookError(
-            f"{display_path(path)} is missing, and lesson {lesson.number} as it was handed out is in it."
+            f"{display_path(path)} is missing. It holds lesson {lesson.number} as it was handed out."
             f"{restore_advice(path) or ' Get it from where you got the workbook.'} Nothing was changed."
         ) from None
     return apply(patch, {}, display_path(path), head.count(b"\n") + 3)

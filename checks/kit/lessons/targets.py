@@ -30,7 +30,7 @@ def lesson_folder(target: Path, lesson: Lesson) -> Path:
         inside = target
     if "%" in str(inside) and (inside / "alembic.ini").is_file():
         raise WorkbookError(
-            f"Alembic cannot work in {inside}: a % in a path has a meaning of its own for it. "
+            f"Alembic cannot work in {inside}: a % in a path has a special meaning for it. "
             "Move the folder to a path without %."
         )
     return inside

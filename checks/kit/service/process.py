@@ -66,7 +66,7 @@ class Exit:
 class RunningProcess:
     """A process of the learner's, also after it has ended. `name` is how a verdict calls it: `app`, `app.worker`.
 
-    `uvicorn` says that it serves the app, so that uvicorn's habits are known of it.
+    `uvicorn` says that uvicorn runs in it, which sends itself the signal again when it has shut down.
     """
 
     def __init__(self, name: str, process: Process, log: Path, note: Note = ignore, *, uvicorn: bool = False) -> None:

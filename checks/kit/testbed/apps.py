@@ -17,7 +17,7 @@ RequestToSend = Endpoint | tuple[str, str] | tuple[str, str, dict[str, Any]]
 
 
 class Apps(Sequence["App"]):
-    """Processes of the app on one database: `apps[0]`, `apps[1]`. What one knows the other can only read there."""
+    """Processes of the app on one database: `apps[0]`, `apps[1]`. They share nothing but the database."""
 
     def __init__(self, apps: Sequence[App]) -> None:
         self._apps = tuple(apps)

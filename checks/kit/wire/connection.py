@@ -48,8 +48,8 @@ class Connection:
     `close_reason` says how it ended: "terminate" (the client said so first), "dropped" (the client just left),
     "server" (the server closed it, or could not be reached), "cut" or "refused" (by the proxy); "" while it lives.
 
-    A client that sends no more (FIN) counts as gone, for nearly all have left by that. What it has sent still reaches
-    the server, and the response still goes back: a client may have closed only its own direction.
+    A client that sends no more (FIN) counts as gone, because nearly all such clients have left. What it has sent still
+    reaches the server, and the response still goes back: a client may have closed only its own direction.
     """
 
     def __init__(

@@ -25,7 +25,7 @@ class Cost:
 
 
 current: ContextVar[Cost | None] = ContextVar("cost", default=None)
-"""The cost of the request at hand."""
+"""The cost of the current request."""
 
 
 @contextmanager

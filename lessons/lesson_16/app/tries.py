@@ -12,14 +12,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 @dataclass(frozen=True, slots=True)
 class LoginLimit:
-    """At most `tries` for an account within `window`, which begins with the first one. A login ends it."""
+    """At most `tries` for an account within `window`, which begins with the first one. A successful login ends it."""
 
     tries: int
     window: timedelta
     tried: dict[str, list[datetime]] = field(default_factory=lambda: defaultdict(list))
 
     async def take(self, session: AsyncSession, account: str) -> None:
-        """Counts a try. Or status 429."""
+        """Counts a try, or raises status 429."""
         now = datetime.now(UTC)
         tried = self.tried[account]
         if tried and tried[0] + self.window <= now:

@@ -27,12 +27,12 @@ class Cost:
 
 
 current: ContextVar[Cost | None] = ContextVar("cost", default=None)
-"""The cost of the request at hand."""
+"""The cost of the current request."""
 
 
 @contextmanager
 def waiting_for_pool() -> Iterator[None]:
-    """Counts the time of the block as waiting for a connection, also if there is none in the end."""
+    """Counts the time of the block as waiting for a connection, also if the request gets none."""
     started = perf_counter()
     try:
         with tracer.start_as_current_span("pool", record_exception=False):
@@ -60,13 +60,13 @@ class Statements:
         self.finish(context, Status(StatusCode.UNSET))
 
     def fail(self, error: ExceptionContext) -> None:
-        """A statement that is canceled because it takes too long is an error, and the one to look for."""
+        """A statement that is canceled because it took too long is an error. It is the slowest of all."""
         if error.execution_context is not None:
             self.finish(error.execution_context, Status(StatusCode.ERROR))
 
     def finish(self, context: ExecutionContext, status: Status) -> None:
         running = context.__dict__.pop("running", None)
-        if running is None:  # it has ended, and what failed came after it
+        if running is None:  # the statement has ended, and something after it has failed
             return
         started, text, span = running
         seconds = perf_counter() - started

@@ -37,7 +37,7 @@ async def open_engine(url: str, pool_size: int, slow: float = 0.5) -> AsyncItera
             "prepared_statement_name_func": lambda: f"__asyncpg_{uuid4()}__",  # for PgBouncer: no two have one name
         },
     )
-    Statements(engine.sync_engine, slow)  # first, for the other one raises
+    Statements(engine.sync_engine, slow)  # first, because the next one raises
     translate_errors(engine.sync_engine)
     try:
         yield engine

@@ -49,7 +49,7 @@ class Observe:
 
 
 def accepted(name: str | None) -> str:
-    """The client's id if it is a UUID as text. Anything else could be long, or deceive who reads the log."""
+    """The client's id if it is a UUID as text. Anything else could be long, or mislead a person who reads the log."""
     try:
         if name is not None and str(UUID(name)) == name:
             return name

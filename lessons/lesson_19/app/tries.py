@@ -15,15 +15,15 @@ from app.models import LoginTries
 
 @dataclass(frozen=True, slots=True)
 class LoginLimit:
-    """At most `tries` for an account within `window`, which begins with the first one. A login ends it."""
+    """At most `tries` for an account within `window`, which begins with the first one. A successful login ends it."""
 
     tries: int
     window: timedelta
 
     async def take(self, session: AsyncSession, account: str) -> None:
-        """Counts a try before the password is looked at, so that many at once do not all get through. Or status 429.
+        """Counts a try, or raises status 429. It does so before the password is checked: many tries may come at once.
 
-        An account that does not exist is counted like any other.
+        The tries of an account that does not exist are counted like any others.
         """
         added = insert(LoginTries).values(account=account, tries=1, ends_at=func.now() + self.window)
         is_over = LoginTries.ends_at <= func.now()

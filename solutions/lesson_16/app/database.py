@@ -35,7 +35,7 @@ async def open_engine(url: str, pool_size: int, slow: float = 0.5) -> AsyncItera
             "server_settings": {"statement_timeout": "2500", "idle_in_transaction_session_timeout": "10000"},
         },
     )
-    Statements(engine.sync_engine, slow)  # first, for the other one raises
+    Statements(engine.sync_engine, slow)  # first, because the next one raises
     translate_errors(engine.sync_engine)
     try:
         yield engine

@@ -12,7 +12,7 @@ async def listening(
 ) -> AsyncIterator["asyncpg.Connection[Any]"]:
     """A connection that calls `heard` with the payload of each notification that is sent from now on.
 
-    The engine must not go through PgBouncer, which would give the connection that listens to others.
+    The engine must not go through PgBouncer, which would give the listening connection to other clients.
     """
     async with engine.connect() as connection:
         line = (await connection.get_raw_connection()).driver_connection

@@ -43,7 +43,7 @@ async def open_engine(url: str, pool_size: int, slow: float = 0.5) -> AsyncItera
             "statement_cache_size": 0,
         },
     )
-    Statements(engine.sync_engine, slow)  # first, for the other one raises
+    Statements(engine.sync_engine, slow)  # first, because the next one raises
     translate_errors(engine.sync_engine)
     event.listen(engine.sync_engine, "begin", limit)
     try:

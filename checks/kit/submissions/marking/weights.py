@@ -83,7 +83,7 @@ def _weights(raw: Mapping[str, Any], known: Sequence[Lesson]) -> Weights:
             elif lesson.check(key):
                 checks[lesson.number, key] = _number(f"{name}.{key}", value)
             else:
-                raise WorkbookError(f"{name} has no check {key}. Its checks are in checks/{name}/lesson.toml.")
+                raise WorkbookError(f"{name} has no check {key}. Its checks are in lessons/{name}/lesson.toml.")
     weights = Weights(_number("given", raw.get("given", 0)), checks, points)
     for lesson in known:
         if points.get(lesson.number) and not any(weights.of_check(lesson, entry) for entry in lesson.checks):
