@@ -17,7 +17,7 @@ DISAGREE = """
 
 
 async def test_the_old_release_serves_after_0014(deploy):
-    """After `alembic upgrade 0014`, all requests to the old release succeed, in a process that was there before."""
+    """After `alembic upgrade 0014`, all requests to the old release succeed, in a process that ran before."""
     old = await deploy.old()
     before = await deploy.failures(old, old=True)
     assert not before, before
@@ -47,7 +47,7 @@ async def test_the_old_release_can_come_back(deploy):
     stored = await store(new)
     failed = await deploy.failures(old, old=True)
     expect_none(failed, "the old release", "after `alembic upgrade head`", BACK)
-    for process, which in ((old, "a process that was there before"), (await deploy.old(), "one that starts now")):
+    for process, which in ((old, "a process that ran before"), (await deploy.old(), "one that starts now")):
         name = f"the old release ({which})"
         for path, fields in stored.items():
             response = await process.get(path)

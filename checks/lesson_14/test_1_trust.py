@@ -23,7 +23,7 @@ async def test_other_right_shops_pass(tests):
     runs = [(f"on {app.about}", run, AS_WRITTEN) for app, run in await tests.other_shops()]
     await tests.expect_accepted(
         runs,
-        because="Nobody can improve the shop: each change inside it makes tests red, which mean nothing.",
+        because="Nobody can improve the shop: each change inside it makes tests red, although no promise is broken.",
         section="A test knows only what a customer can see",
     )
 

@@ -61,7 +61,7 @@ async def turns(target: str) -> dict[str, str]:
             "nobody, after it": lambda: s.app.get("/books", headers=nobody),
             "B, then A's export": lambda: _after(s, b, "/export/books.csv", a.visit),
             "A's sales": lambda: s.app.get("/reports/sales", headers=a.visit),
-            "A's receipts": lambda: s.app.get(f"/receipts/{b.receipt}", headers=a.visit),
+            "A, B's receipt": lambda: s.app.get(f"/receipts/{b.receipt}", headers=a.visit),
         }.items():
             sent[name] = await send()
         return await whose(sent, a, b)

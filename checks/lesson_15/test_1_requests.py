@@ -11,7 +11,7 @@ from checks.kit.service.app import NoResponse
 from checks.kit.wire.faults import WIRE_TIMEOUT
 from checks.lesson_15.hosted import NOBODYS, PASSWORD, changed, open_shop, owned_tables, reads, rows_of
 
-LEAK = "Somebody reads whom another shop knows, what it sells, and for how much."
+LEAK = "Somebody reads which customers another shop has, what it sells, and for how much."
 FAILED = "Customers of a shop read that the service has failed, or do not get the pages of their shop."
 STRANGE = {"Host": NOBODYS}
 ALMOST = ("%", "_.example", "www.a.example", "a.example.evil.example", "evil-a.example", "' OR ''='", "x' OR host > '")
