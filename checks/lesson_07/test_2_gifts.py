@@ -119,7 +119,8 @@ async def test_a_failed_order_leaves_nothing(app, shop, wire, provider):
         repeats = repeats or response.ok
     expect(
         repeats or not provider.calls,
-        f"The payment provider was asked to charge {len(provider.calls)} times for orders that failed.",
+        f"The payment provider was asked to charge {len(provider.calls)} times for orders that failed. "
+        "Expected: never.",
         because="The customer pays for books that nobody will send.",
         section=COMPOSED,
     )
@@ -144,7 +145,7 @@ async def test_a_failed_order_leaves_nothing(app, shop, wire, provider):
             stored == 1,
             f"The response to the COMMIT of POST {request} was lost ({lost.count} of 1): {response.status}. Orders "
             f"stored: {stored}. Expected: 1.",
-            because="The COMMIT may have succeeded. A service that repeats it without a look sells twice.",
+            because="The COMMIT may have succeeded. A service that repeats it without checking sells twice.",
             section=COMPOSED,
         )
     await expect_no_debt_by_card(app, shop, wire, first)
@@ -205,8 +206,8 @@ async def test_a_gift_is_stored_as_a_whole(apps, shop, wire, provider):
     different = {name: (value, still[name]) for name, value in known.items() if still[name] != value}
     expect(
         not different,
-        f"A customer got a gift. Of their account, before and after it: {different}.",
-        because="The giver does not know how the recipient spells their name. Their account is theirs.",
+        f"A customer got a gift. Of their account, before and after it: {different}. Expected: no change.",
+        because="A giver may spell the recipient's name in another way. Nobody else may change a customer's account.",
         section=COMPOSED,
     )
     await expect_one_account(apps, shop, wire, {giver: first, other: second})
@@ -294,8 +295,8 @@ async def expect_gift(shop, response, giver, friend, body):
     )
     expect(
         not wrong and right,
-        f"The gift is stored as {stored}; the response says {returned}. Given by customer {giver} to "
-        f"{body['recipient']}.",
+        f"Customer {giver} gave to {body['recipient']}. The gift is stored as {stored}; the response says {returned}. "
+        "Expected: this giver and this recipient, and the same in both.",
         because="The book goes to somebody else, or the bill does.",
         section=COMPOSED,
     )

@@ -36,7 +36,7 @@ CALL = "A call inside a transaction holds locks and a connection"
 STEPS = "Reserve, call, confirm"
 
 PAID = "The customer has paid, and must see that the order is paid."
-LOCKED = "While one customer's bank is slow, nobody else can buy this book, or count it."
+LOCKED = "While one customer's bank is slow, nobody else can buy this book or set its stock."
 TAKEN = "A provider that is slow for a minute takes all connections, and the whole shop stands still."
 STOCK_LOST = "Each refused card takes copies out of the shop that nobody has bought."
 NO_RECORD = (
@@ -101,7 +101,8 @@ async def test_an_accepted_payment_is_a_paid_order(app, shop, wire, provider):
         )
         expect(
             key_of(calls[0]) not in keys,
-            f"A customer sent the same order twice, and the provider got one key, {key_of(calls[0])}, for both.",
+            f"A customer sent the same order twice, and the provider got one key, {key_of(calls[0])}, for both. "
+            "Expected: a key for each.",
             because="For a key that it knows, the provider returns the old result. The second order is sent, and "
             "nobody has paid for it.",
             section=STEPS,
@@ -118,7 +119,7 @@ async def test_an_accepted_payment_is_a_paid_order(app, shop, wire, provider):
 
 
 async def test_a_slow_provider_locks_no_book(app, shop, wire, provider):
-    """While the provider has not responded, others buy, give and count the same book."""
+    """While the provider has not responded, other requests can buy the same book, give it, and set its stock."""
     ids = await shop.seed(books=1, customers=3)
     [book] = ids.books
     customer, other = ids.customers[:2]

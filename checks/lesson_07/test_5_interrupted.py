@@ -49,7 +49,7 @@ START_AGAIN = (
 
 
 async def test_an_outcome_is_settled_once(apps, shop, wire, provider):
-    """An outcome is settled once, also if two tries learn it at the same time, or one of them much later."""
+    """An outcome is settled once, even if two tries learn it at the same time, or one of them much later."""
     ids = await shop.seed(books=2, customers=2)
     first, second = ids.books
     customer, other = ids.customers
@@ -243,7 +243,7 @@ async def expect_settled_meanwhile(apps, shop, wire, provider, customer, body, o
         f"from the provider. One stored it, and the order was {wanted} before the other one could store anything: "
         f"{statuses}. Stored in the end: {order}. Expected: {done}, then 202 or the outcome, and an order that is "
         f"{wanted}.",
-        because="What was settled is settled. An order that changes once more is sent twice, or is paid and not sent.",
+        because="An order that changes after its outcome is stored is sent twice, or is paid and not sent.",
         section=KEY,
     )
 
@@ -301,7 +301,7 @@ async def expect_settled_by_the_second(apps, shop, provider, customer, body, ans
         f"A second try learned {outcome} from the provider, and the order became {becomes}. Then the first call "
         f"returned {late}: {first}. Stored: {stored}. Expected: {' or '.join(map(str, first_may))}, and {becomes} as "
         "before.",
-        because="What was settled is settled. An order that changes once more is sent twice, or is paid and not sent.",
+        because="An order that changes after its outcome is stored is sent twice, or is paid and not sent.",
         section=KEY,
     )
 
