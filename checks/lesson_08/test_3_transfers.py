@@ -185,13 +185,13 @@ async def test_what_postgresql_rolls_back_is_repeated(app, shop, wire, login):
         wait = response.headers.get("retry-after", "missing")
         expect(
             response.status == 503 and wait != "missing",
-            f"{failure}, each time. After {made} attempts: {response}, Retry-After: {wait}. Expected: 503 and one.",
+            f"{failure}, each time. After {made} attempts: {response}, Retry-After: {wait}. Expected: 503 with it.",
             because="Nothing is stored, so the customer may try again, and has to be told so.",
             section=RETRY,
         )
         expect(
             after == before,
-            f"{failure}, each time. Before: {before}, after: {after}.",
+            f"{failure}, each time. Before: {before}, after: {after}. Expected: no change.",
             because=MONEY,
             section=RETRY,
         )
@@ -305,8 +305,8 @@ async def expect_all_is_read_again(app, shop, wire, login, ids, way):
         total = response["total_cents"] if response.ok and way != "/transfers" else None
         expect(
             response.status == status and after == expected and total in (None, 2 * 1234),
-            f"{way} was rolled back because of a transaction that made {value} of the {column} that was {was}, in row "
-            f"{row} of {table}. The service returned {response}. Before the second attempt: {before}, after it: "
+            f"{way} was rolled back because of another transaction, which changed {column} of row {row} of {table} "
+            f"from {was} to {value}. The service returned {response}. Before the second attempt: {before}, after it: "
             f"{after}. Expected: {status}, and {expected}.",
             because=because,
             section=RETRY,

@@ -4,7 +4,7 @@ from checks.kit.report import expect
 from checks.lesson_08.at_once import crowd, in_step
 from checks.lesson_08.shopping import statuses
 
-UNIQUE = "Insert first, then ask who was first"
+UNIQUE = "Insert first, and let the unique constraint decide"
 ERROR = "A customer taps the heart twice and reads an error, though the book is on the list."
 
 
