@@ -13,7 +13,7 @@ from checks.lesson_09.workers import sent_by
 
 WHERE = "Before, after or in the transaction"
 NO_ORDER = "The customer has a confirmation of an order that does not exist, and waits for books that nobody will send."
-FROM_THE_GATEWAY = "The gateway can send only what it is told, to the address that it is told."
+FROM_THE_GATEWAY = "A wrong address, order or total reaches a customer. Without a key, a repeated mail arrives twice."
 
 
 async def test_each_order_is_confirmed_by_one_mail(app, buyer, gateway, provider, shop, wire, workers):
@@ -37,7 +37,7 @@ async def test_each_order_is_confirmed_by_one_mail(app, buyer, gateway, provider
     early = [call for call in gateway.calls if order_of(call) == unknown["id"]]
     expect(
         not early,
-        f"The payment of order {unknown['id']} has no outcome yet, and its mail was sent.",
+        f"The payment of order {unknown['id']} has no outcome yet, and its mail was sent. Expected: no mail.",
         because=NO_ORDER,
         section=WHERE,
     )
@@ -184,7 +184,7 @@ async def test_a_sale_does_not_wait_for_the_gateway(app, buyer, gateway, workers
         await workers.until(lambda: bool(held.calls), 1)
     expect(
         not gateway.calls,
-        f"No worker ran, and the app itself called the gateway {len(gateway.calls)} times.",
+        f"No worker ran, and the app itself called the gateway {len(gateway.calls)} times. Expected: never.",
         because="What the app sends by itself ends with the app: each deploy loses mail. And a gateway that is slow "
         "makes each sale slow.",
         section=WHERE,
