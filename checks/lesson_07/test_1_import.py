@@ -132,7 +132,7 @@ async def test_good_lines_are_stored_and_bad_ones_are_named(app, shop):
 
 
 async def test_of_two_equal_lines_the_first_is_stored(app, shop):
-    """Of two lines of a list with one ISBN, in whichever spelling, the first good one is stored, the other named."""
+    """Of two lines with one ISBN, in any spelling, the first good one is stored, and the report names the other."""
     ids = await shop.seed(authors=1)
     [author] = ids.authors
     first = line(1, author, title="The first", isbn="978900001X")

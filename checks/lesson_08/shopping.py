@@ -146,6 +146,6 @@ async def expect_sums(
     expect(
         not found,
         " ".join(found),
-        because="The accountants find copies or money of which nobody knows where they came from, or where they went.",
+        because="The accountants find copies or money that nobody can account for.",
         section="A lost update on two timelines",
     )

@@ -10,7 +10,7 @@ from checks.lesson_08.shopping import expect_status, expect_sums, order_of, row_
 VERSION = "Compare the version where you write"
 GONE = "An editor's work is gone, and nobody is told: both have read that their edit is saved."
 UNSEEN = "The editor is told that all is well, and learns the current ETag, but has never seen the current book."
-BLIND = "A client that does not say what it has read overwrites whatever came in between."
+BLIND = "A client that does not say what it has read overwrites the edits of others in between."
 
 
 async def test_an_edit_says_what_it_changes(apps, shop):
