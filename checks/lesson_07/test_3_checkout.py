@@ -38,7 +38,9 @@ STEPS = "Reserve, call, confirm"
 PAID = "The customer has paid, and must see that the order is paid."
 LOCKED = "While one customer's bank is slow, nobody else can buy this book or set its stock."
 TAKEN = "A provider that is slow for a minute takes all connections, and the whole shop stands still."
-STOCK_LOST = "Each refused card takes copies out of the shop that nobody has bought."
+STOCK_LOST = (
+    "After a refused card, copies that nobody has bought are gone, or the shop sells copies that it does not have."
+)
 NO_RECORD = (
     "The provider has a record of this attempt. When the customer or the bank asks about it, the shop has nothing to "
     "look at."
@@ -96,7 +98,7 @@ async def test_an_accepted_payment_is_a_paid_order(app, shop, wire, provider):
             and key_of(calls[0]),
             f"One checkout of {total} cents: {plural(len(calls), 'call')} of the provider. {calls[:2]}. Expected: one, "
             "with the card's token, the amount, and an Idempotency-Key.",
-            because="The card is charged with another amount, or twice.",
+            because="The customer pays another amount, or twice, or gets books that nobody has paid for.",
             section=STEPS,
         )
         expect(

@@ -154,7 +154,7 @@ async def test_a_second_try_uses_the_same_key(launch, shop, wire, provider):
             expect(
                 settled.status == status and order.get("status") == becomes,
                 f"POST {path}, and the provider {how}: {settled}. Stored: {order}. Expected: {status}, and {becomes}.",
-                because=PAID,
+                because=PAID if becomes == "paid" else "The client must learn that the card was refused.",
                 section=KEY,
             )
             if becomes == "paid":

@@ -186,6 +186,6 @@ async def expect_stored(shop, book, expected, after):
     expect(
         row == expected,
         f"After {after} the row is {row}. Expected: {expected}.",
-        because=GONE,
+        because="The book is not as the responses say: a saved edit is gone, or a refused one is stored.",
         section=VERSION,
     )

@@ -13,6 +13,7 @@ from checks.lesson_09.workers import sent_by
 
 WHERE = "Before, after or in the transaction"
 NO_ORDER = "The customer has a confirmation of an order that does not exist, and waits for books that nobody will send."
+OUTCOME = "The client must learn what became of the payment."
 FROM_THE_GATEWAY = "A wrong address, order or total reaches a customer. Without a key, a repeated mail arrives twice."
 
 
@@ -24,13 +25,13 @@ async def test_each_order_is_confirmed_by_one_mail(app, buyer, gateway, provider
         await shop.execute("UPDATE books SET price_cents = price_cents + 1", step="all prices rise")
     provider.respond_next(status=402, json={"reason": "refused"})
     refused = await buyer.ask(app, "POST /checkout")
-    expect(refused.status == 402, f"The card was refused: {refused}. Expected: 402.", because=NO_ORDER, section=WHERE)
+    expect(refused.status == 402, f"The card was refused: {refused}. Expected: 402.", because=OUTCOME, section=WHERE)
     provider.respond_next(status=500)
     unknown = await buyer.ask(app, "POST /checkout")
     expect(
         unknown.status == 202,
         f"The outcome of the payment is not known: {unknown}. Expected: 202.",
-        because=NO_ORDER,
+        because=OUTCOME,
         section=WHERE,
     )
     await workers.settled()
@@ -223,7 +224,7 @@ def expect_one_mail_each(gateway, expected, section, when=""):
 async def expect_refused(app, buyer, way, when, **more):
     """The request gets no 2xx; otherwise what follows would prove nothing."""
     response = await buyer.ask(app, way, **more)
-    expect(not response.ok, f"{when}: {response}. Expected: no 2xx.", because=NO_ORDER, section=WHERE)
+    expect(not response.ok, f"A request {when}: {response}. Expected: a refusal.", because=NO_ORDER, section=WHERE)
 
 
 async def confirmed_orders(shop, buyer):
