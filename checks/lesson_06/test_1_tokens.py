@@ -40,7 +40,7 @@ async def test_customers_register_and_log_in(app, shop, wire):
         section="See it break",
     )
     close = {
-        "another last one": long["password"][:-1] + "B",
+        "another last character": long["password"][:-1] + "B",
         "capitals for its small letters": long["password"].upper(),
         "another emoji": long["password"].replace("🐎", "🐄"),
     }
@@ -134,7 +134,7 @@ async def test_finding_1_forged_tokens(app, shop):
             response = await door.knock(app, "", headers={"Authorization": f"{scheme} {token}"})
             expect(
                 response.status == 401,
-                f"{door} with a genuine token, but with `{scheme}` for `Bearer`: {response}. Expected: 401.",
+                f"{door} with a genuine token, but with `{scheme}` in place of `Bearer`: {response}. Expected: 401.",
                 because="A header that is not `Authorization: Bearer` is not the agreed way to show a token.",
                 section=SECTION,
             )
@@ -184,10 +184,10 @@ async def test_finding_2_stale_tokens(app, shop):
             "no iss": resigned(token, key, iss=None),
             "another issuer": resigned(token, key, iss="somebody-else"),
             "an issuer that begins like ours": resigned(token, key, iss="bookshop-staging"),
-            "an issuer that ours begins like": resigned(token, key, iss="book"),
+            "an issuer that is the beginning of ours": resigned(token, key, iss="book"),
             "no aud": resigned(token, key, aud=None),
             "another audience": resigned(token, key, aud="another-service"),
-            "an audience that ours begins like": resigned(token, key, aud="bookshop"),
+            "an audience that is the beginning of ours": resigned(token, key, aud="bookshop"),
             "an audience that begins like ours": resigned(token, key, aud="bookshop-api-admin"),
             "an audience that ends like ours": resigned(token, key, aud="another-bookshop-api"),
             "a list of other audiences": resigned(token, key, aud=["another-service", "bookshop"]),
@@ -213,13 +213,15 @@ async def test_finding_3_the_key_comes_from_the_environment(app):
         guessed = guess_key(token)
         expect(
             guessed is None,
-            f"The access token of {origin} was signed with the key {guessed!r}: one of forty words, tried offline.",
+            f"The access token of {origin} was signed with the key {guessed!r}: one of forty words, tried offline. "
+            "Expected: the key in JWT_SECRET.",
             because=KEY,
             section="A short key is found offline",
         )
         expect(
             verifies(token, SECRET),
-            f"The access token of {origin} says {header_of(token)} and cannot be verified with HS256 and JWT_SECRET.",
+            f"The access token of {origin} says {header_of(token)} and cannot be verified with HS256 and JWT_SECRET. "
+            "Expected: HS256, and a signature with that key.",
             because="Other services verify our tokens with this key. And if it leaks, replacing JWT_SECRET has to "
             "replace the key.",
             section="A short key is found offline",
@@ -253,7 +255,7 @@ async def test_finding_4_no_start_without_a_key(launch):
             refused.code != 0,
             f"JWT_SECRET is {kind}. The service ended with exit code 0. Expected: another one, such as 1.",
             because="Exit code 0 means success. A process manager that goes by it does not try again and reports no "
-            "failure, and the shop is closed.",
+            "failure, and the shop stays closed.",
             section="A short key is found offline",
         )
     app = await launch(env={"JWT_SECRET": key})

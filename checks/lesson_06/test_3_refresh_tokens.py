@@ -50,13 +50,16 @@ async def test_finding_7_refresh_tokens_are_good_for_one_use(app, launch, shop, 
     for _ in range(2):
         expect(
             chain[-1].status == 200,
-            f"{chain[-1]}. Expected: 200.",
+            f"A refresh with the newest token of a login: {chain[-1]}. Expected: 200.",
             because=STAY,
             section="Refresh tokens that work once",
         )
         chain.append(await refresh(app, chain[-1]["refresh_token"]))
     expect(
-        chain[-1].status == 200, f"{chain[-1]}. Expected: 200.", because=STAY, section="Refresh tokens that work once"
+        chain[-1].status == 200,
+        f"A refresh with the newest token of a login: {chain[-1]}. Expected: 200.",
+        because=STAY,
+        section="Refresh tokens that work once",
     )
     for who, tokens in ((ANNA, chain[-1]), (BEN, ben := await refresh(app, ben["refresh_token"]))):
         me = await app.get("/me", headers=bearer(tokens["access_token"]))
@@ -165,7 +168,10 @@ async def test_finding_9_refresh_tokens_are_not_stored(app, launch, shop):
     for _ in range(14):  # 16 tokens tell 64 random bits from the 73 of 22 decimal digits
         response = await refresh(app, tokens[-1])
         expect(
-            response.status == 200, f"{response}. Expected: 200.", because=STAY, section="Refresh tokens that work once"
+            response.status == 200,
+            f"A refresh with the newest token of a login: {response}. Expected: 200.",
+            because=STAY,
+            section="Refresh tokens that work once",
         )
         tokens.append(response["refresh_token"])
     shortest, bits = min(map(len, tokens)), varying_bits(tokens)
@@ -177,8 +183,8 @@ async def test_finding_9_refresh_tokens_are_not_stored(app, launch, shop):
     )
     expect(
         bits >= 64,
-        f"{len(tokens)} refresh tokens have {shortest} characters or more, but little of that differs from token to "
-        f"token: in so many tokens it shows about {bits:.0f} bits. Expected: at least 64.",
+        f"{len(tokens)} refresh tokens have {shortest} characters or more, but they differ little from each other: "
+        f"the check could see about {bits:.0f} random bits. Expected: at least 64.",
         because=GUESS,
         section="Refresh tokens that work once",
     )

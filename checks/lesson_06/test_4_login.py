@@ -33,10 +33,10 @@ TOO_SHORT, MISTYPED, CORAS = "Tq4!zzz", "c0rrect h0rse battery", "a password of 
 CLOCK = "A response that comes sooner or later than others tells a thief with a clock who is a customer."
 LESS_WORK = (
     "Many logins at once share the processor. With less work for each they are refused sooner, even if the service "
-    "sleeps for as long as a hash takes: a thief with a clock reads off who is a customer."
+    "sleeps for as long as a hash takes: a thief with a clock learns who is a customer."
 )
-MORE_WORK = "More work takes longer, so a thief with a clock reads off who is a customer."
-LIST = "A thief who tries a list of e-mails reads off who is a customer, and tries passwords on those only."
+MORE_WORK = "More work takes longer, so a thief with a clock learns who is a customer."
+LIST = "A thief who tries a list of e-mails learns who is a customer, and tries passwords on those only."
 
 
 async def test_finding_10_login_does_not_say_who_exists(app, shop):
@@ -75,13 +75,13 @@ async def test_finding_10_login_does_not_say_who_exists(app, shop):
 
 @pytest.mark.serial
 async def test_finding_11_login_works_as_hard_for_nobody(app, shop):
-    """Refusing an unknown e-mail, an old hash or a deactivated account takes about the work of a wrong password."""
+    """Refusing an unknown e-mail, an old hash or a deactivated account takes about as much work as a wrong password."""
     await logged_in(app, ANNA)
     refused = await log_in(app, ANNA, WRONG)
     expect(
         refused.status == 401,
         f"Anna with a wrong password: {refused}. Expected: 401.",
-        because="A login that refuses nobody is open to everybody, and one that fails cannot be measured.",
+        because="A login that accepts a wrong password is open to everybody. The check can measure refusals only.",
         section="Response times tell who is a customer",
     )
     hashed = await shop.value("SELECT password_hash FROM customers WHERE id = $1", await id_of(shop, ANNA))

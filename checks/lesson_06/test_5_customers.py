@@ -42,7 +42,7 @@ async def test_finding_13_a_deactivated_customer_is_out(app, shop):
     expect(
         not let_in and not stored,
         f"Anna's account was deactivated. Not refused with 401: {', '.join(let_in) or 'nothing'}; and "
-        f"{plural(stored, 'order')} stored since.",
+        f"{plural(stored, 'order')} stored since. Expected: 401 for each, and no order.",
         because="An account is deactivated because somebody misuses it. A valid signature only says who somebody was "
         "when the token was made.",
         section=SECTION,

@@ -125,8 +125,8 @@ def expect_reported(
     numbers = [one.get("line") for one in lines] if isinstance(lines, list) else None
     expect(
         numbers == [*range(1, len(listed) + 1)] and report.get("stored") == sum(wanted),
-        f"The report of a list {kind}, of {len(listed)} with {sum(wanted)} good ones: lines {_short(numbers)}, stored: "
-        f"{report.get('stored')!r}. Expected: a line for each, and stored: {sum(wanted)}.",
+        f"The report of a list ({kind}) of {len(listed)} lines, {sum(wanted)} of them good: lines {_short(numbers)}, "
+        f"stored: {report.get('stored')!r}. Expected: a line for each, and stored: {sum(wanted)}.",
         because=LOST_LINES,
         section=POISONED,
     )
@@ -143,8 +143,8 @@ def expect_reported(
             wrong.append(f"line {said['line']} ({'good' if want else 'bad'}): book_id {book!r}, reason {reason!r}")
     expect(
         not wrong,
-        f"The report of a list {kind}: {plural(len(wrong), 'line')} wrong. {'; '.join(wrong[:2])}. Expected: the id of "
-        "the book for a good line, and a reason for a bad one.",
+        f"The report of a list ({kind}): {plural(len(wrong), 'line')} wrong. {'; '.join(wrong[:2])}. Expected: the id "
+        "of the book for a good line, and a reason for a bad one.",
         because=LOST_LINES,
         section=POISONED,
     )

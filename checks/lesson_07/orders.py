@@ -114,7 +114,8 @@ def expect_no_step_alone(
     apart = [order for _, order in seen if order and (order["status"], order["payment"]) not in TOGETHER]
     expect(
         not apart,
-        f"{happened}. Before a COMMIT, others saw an order and its payment that do not say the same: {apart[:1]}.",
+        f"{happened}. Before a COMMIT, others saw an order and its payment that do not say the same: {apart[:1]}. "
+        "Expected: both pending, or both with the outcome.",
         because="If the process ends at that moment, one of the two is wrong for good.",
         section="Reserve, call, confirm",
     )

@@ -25,6 +25,8 @@ LEFTOVER = (
     "The customer reads that the order failed. What it leaves behind is copies that nobody can buy, a bill for "
     "nothing, or the account of somebody who never asked for one."
 )
+NOT_WHY = "The status tells the client why the shop refuses. With another one, the customer does not learn it."
+NOT_STORED = "The customer has a confirmation of an order that the shop cannot deliver, or has not stored."
 PARTLY = (
     "If the process ends at that moment, the shop has an order without its gift, or an account without an order. "
     "Somebody has to find it and clean up by hand."
@@ -86,7 +88,7 @@ async def test_a_failed_order_leaves_nothing(app, shop, wire, provider):
                 response.status == status and not changed,
                 f"POST {request} with {why}: {response}. Changed: {changed or 'nothing'}. "
                 f"Expected: {status}, and nothing.",
-                because=LEFTOVER,
+                because=NOT_STORED if response.ok else LEFTOVER if changed else NOT_WHY,
                 section=COMPOSED,
             )
     for change, table, request, error in STEPS:
@@ -100,7 +102,7 @@ async def test_a_failed_order_leaves_nothing(app, shop, wire, provider):
             response.status >= 400 and not changed,
             f"POST {request}, while the database refuses each {change} of {table} with {error}: {response.status}. "
             f"Changed: {changed or 'nothing'}. Expected: an error, and nothing.",
-            because=LEFTOVER,
+            because=LEFTOVER if changed else NOT_STORED,
             section=COMPOSED,
         )
     customer = ids.customers[1]  # with credit enough for services that try again
@@ -113,13 +115,14 @@ async def test_a_failed_order_leaves_nothing(app, shop, wire, provider):
             response.ok == bool(changed),  # 2xx: the service has tried again by itself
             f"The connection was cut while the COMMIT of POST {request} was under way: {response.status}. Changed: "
             f"{changed or 'nothing'}. Expected: 503, and nothing.",
-            because=LEFTOVER,
+            because=LEFTOVER if changed else NOT_STORED,
             section=COMPOSED,
         )
         repeats = repeats or response.ok
     expect(
         repeats or not provider.calls,
-        f"The payment provider was asked to charge {len(provider.calls)} times for orders that failed.",
+        f"The payment provider was asked to charge {len(provider.calls)} times for orders that failed. "
+        "Expected: never.",
         because="The customer pays for books that nobody will send.",
         section=COMPOSED,
     )
@@ -144,7 +147,7 @@ async def test_a_failed_order_leaves_nothing(app, shop, wire, provider):
             stored == 1,
             f"The response to the COMMIT of POST {request} was lost ({lost.count} of 1): {response.status}. Orders "
             f"stored: {stored}. Expected: 1.",
-            because="The COMMIT may have succeeded. A service that repeats it without a look sells twice.",
+            because="The COMMIT may have succeeded. A service that repeats it without checking sells twice.",
             section=COMPOSED,
         )
     await expect_no_debt_by_card(app, shop, wire, first)
@@ -191,7 +194,7 @@ async def test_a_gift_is_stored_as_a_whole(apps, shop, wire, provider):
             f"A gift for {kind}: {response}. Seen by others before a COMMIT or at the end: "
             f"{partly[0] if partly else changes(before, seen[-1]) or 'nothing new'}. Expected: 201, nothing before its "
             f"COMMIT, and at the end {changes(before, after)}.",
-            because=PARTLY,
+            because=PARTLY if partly else SOLD,
             section=COMPOSED,
         )
         expect(
@@ -205,8 +208,8 @@ async def test_a_gift_is_stored_as_a_whole(apps, shop, wire, provider):
     different = {name: (value, still[name]) for name, value in known.items() if still[name] != value}
     expect(
         not different,
-        f"A customer got a gift. Of their account, before and after it: {different}.",
-        because="The giver does not know how the recipient spells their name. Their account is theirs.",
+        f"A customer got a gift. Of their account, before and after it: {different}. Expected: no change.",
+        because="A giver may spell the recipient's name in another way. Nobody else may change a customer's account.",
         section=COMPOSED,
     )
     await expect_one_account(apps, shop, wire, {giver: first, other: second})
@@ -294,8 +297,8 @@ async def expect_gift(shop, response, giver, friend, body):
     )
     expect(
         not wrong and right,
-        f"The gift is stored as {stored}; the response says {returned}. Given by customer {giver} to "
-        f"{body['recipient']}.",
+        f"Customer {giver} gave to {body['recipient']}. The gift is stored as {stored}; the response says {returned}. "
+        "Expected: this giver and this recipient, and the same in both.",
         because="The book goes to somebody else, or the bill does.",
         section=COMPOSED,
     )

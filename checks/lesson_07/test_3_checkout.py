@@ -36,9 +36,11 @@ CALL = "A call inside a transaction holds locks and a connection"
 STEPS = "Reserve, call, confirm"
 
 PAID = "The customer has paid, and must see that the order is paid."
-LOCKED = "While one customer's bank is slow, nobody else can buy this book, or count it."
+LOCKED = "While one customer's bank is slow, nobody else can buy this book or set its stock."
 TAKEN = "A provider that is slow for a minute takes all connections, and the whole shop stands still."
-STOCK_LOST = "Each refused card takes copies out of the shop that nobody has bought."
+STOCK_LOST = (
+    "After a refused card, copies that nobody has bought are gone, or the shop sells copies that it does not have."
+)
 NO_RECORD = (
     "The provider has a record of this attempt. When the customer or the bank asks about it, the shop has nothing to "
     "look at."
@@ -96,12 +98,13 @@ async def test_an_accepted_payment_is_a_paid_order(app, shop, wire, provider):
             and key_of(calls[0]),
             f"One checkout of {total} cents: {plural(len(calls), 'call')} of the provider. {calls[:2]}. Expected: one, "
             "with the card's token, the amount, and an Idempotency-Key.",
-            because="The card is charged with another amount, or twice.",
+            because="The customer pays another amount, or twice, or gets books that nobody has paid for.",
             section=STEPS,
         )
         expect(
             key_of(calls[0]) not in keys,
-            f"A customer sent the same order twice, and the provider got one key, {key_of(calls[0])}, for both.",
+            f"A customer sent the same order twice, and the provider got one key, {key_of(calls[0])}, for both. "
+            "Expected: a key for each.",
             because="For a key that it knows, the provider returns the old result. The second order is sent, and "
             "nobody has paid for it.",
             section=STEPS,
@@ -118,7 +121,7 @@ async def test_an_accepted_payment_is_a_paid_order(app, shop, wire, provider):
 
 
 async def test_a_slow_provider_locks_no_book(app, shop, wire, provider):
-    """While the provider has not responded, others buy, give and count the same book."""
+    """While the provider has not responded, other requests can buy the same book, give it, and set its stock."""
     ids = await shop.seed(books=1, customers=3)
     [book] = ids.books
     customer, other = ids.customers[:2]

@@ -84,7 +84,7 @@ async def test_without_an_outcome_the_order_is_pending(launch, shop, provider):
 
 
 async def test_a_second_try_uses_the_same_key(launch, shop, wire, provider):
-    """`POST /checkout/{id}` repeats the call with the same key and body, and calls nobody once the outcome is known."""
+    """`POST /checkout/{id}` repeats the call with the same key and body. It makes no call if the outcome is known."""
     app, another = await launch(env=IMPATIENT), await launch()
     ids = await shop.seed(books=2, customers=2)
     first, second = ids.books
@@ -154,7 +154,7 @@ async def test_a_second_try_uses_the_same_key(launch, shop, wire, provider):
             expect(
                 settled.status == status and order.get("status") == becomes,
                 f"POST {path}, and the provider {how}: {settled}. Stored: {order}. Expected: {status}, and {becomes}.",
-                because=PAID,
+                because=PAID if becomes == "paid" else "The client must learn that the card was refused.",
                 section=KEY,
             )
             if becomes == "paid":
@@ -172,7 +172,7 @@ async def test_a_second_try_uses_the_same_key(launch, shop, wire, provider):
                 await expect_still_shipped(app, shop, provider, customer, order["id"])
     expect(
         len(set(keys)) == len(keys),
-        f"{len(keys)} orders used {plural(len(set(keys)), 'key')}.",
+        f"{len(keys)} orders used {plural(len(set(keys)), 'key')}. Expected: a key for each.",
         because="For a key that it knows, the provider returns the old outcome. The second order is sent, and nobody "
         "has paid for it.",
         section=KEY,

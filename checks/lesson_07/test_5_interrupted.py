@@ -30,6 +30,10 @@ UNKNOWN = "No response is an outcome, too"
 KEY = "One key for all tries"
 
 PAID = "The customer has paid, and must see that the order is paid."
+COPIES = (
+    "The books of one order come back twice, or not at all. The shop sells copies that it does not have, or cannot "
+    "sell those that it has."
+)
 TWICE = "To the provider a new key is a new purchase. The customer pays twice for one order."
 AWAY = (
     (201, "nothing_listens", "starting_up"),
@@ -49,7 +53,7 @@ START_AGAIN = (
 
 
 async def test_an_outcome_is_settled_once(apps, shop, wire, provider):
-    """An outcome is settled once, also if two tries learn it at the same time, or one of them much later."""
+    """An outcome is settled once, even if two tries learn it at the same time, or one of them much later."""
     ids = await shop.seed(books=2, customers=2)
     first, second = ids.books
     customer, other = ids.customers
@@ -79,7 +83,7 @@ async def test_an_outcome_is_settled_once(apps, shop, wire, provider):
         f"Two processes asked about one payment. Meanwhile somebody else bought 5 copies of book {first}. Then both "
         f"processes learned that the card is refused: {[response.status for response in responses]}. Copies in "
         f"stock and in orders: {moved(copies, now)}.",
-        because="The books of one order come back twice, and the shop sells copies that it does not have.",
+        because=COPIES,
         section=KEY,
     )
     order = await order_in_database(shop, customer) or {}
@@ -100,7 +104,7 @@ async def test_an_outcome_is_settled_once(apps, shop, wire, provider):
         not moved(copies, now),
         "The first call and a second try, in two processes, learned at the same moment that the card is refused. "
         f"Copies in stock and in orders: {moved(copies, now)}.",
-        because="The books of one order come back twice, and the shop sells copies that it does not have.",
+        because=COPIES,
         section=KEY,
     )
     await expect_refused_once(apps, shop, wire, provider, customer, body)
@@ -109,7 +113,7 @@ async def test_an_outcome_is_settled_once(apps, shop, wire, provider):
         not moved(copies, now),
         "The provider refused, and the response to the COMMIT of the outcome was lost. Then the order was tried "
         f"again. Copies in stock and in orders: {moved(copies, now)}.",
-        because="The books of one order come back twice, and the shop sells copies that it does not have.",
+        because=COPIES,
         section=KEY,
     )
     for late, outcome in ((402, 402), (500, 402), (201, 201), (500, 201)):
@@ -119,7 +123,7 @@ async def test_an_outcome_is_settled_once(apps, shop, wire, provider):
             not moved(copies, now),
             f"A second try learned {outcome} from the provider and stored it, while the first call was under way. Then "
             f"the first call returned {late}. Copies in stock and in orders: {moved(copies, now)}.",
-            because="The books of one order come back twice, and the shop sells copies that it does not have.",
+            because=COPIES,
             section=KEY,
         )
     await expect_sums(shop, copies)
@@ -243,7 +247,7 @@ async def expect_settled_meanwhile(apps, shop, wire, provider, customer, body, o
         f"from the provider. One stored it, and the order was {wanted} before the other one could store anything: "
         f"{statuses}. Stored in the end: {order}. Expected: {done}, then 202 or the outcome, and an order that is "
         f"{wanted}.",
-        because="What was settled is settled. An order that changes once more is sent twice, or is paid and not sent.",
+        because="An order that changes after its outcome is stored is sent twice, or is paid and not sent.",
         section=KEY,
     )
 
@@ -301,7 +305,7 @@ async def expect_settled_by_the_second(apps, shop, provider, customer, body, ans
         f"A second try learned {outcome} from the provider, and the order became {becomes}. Then the first call "
         f"returned {late}: {first}. Stored: {stored}. Expected: {' or '.join(map(str, first_may))}, and {becomes} as "
         "before.",
-        because="What was settled is settled. An order that changes once more is sent twice, or is paid and not sent.",
+        because="An order that changes after its outcome is stored is sent twice, or is paid and not sent.",
         section=KEY,
     )
 
@@ -374,6 +378,6 @@ async def expect_settled(app, shop, provider, customer, when):
         found.status == 200 and again.status == 200 and again["status"] == "paid" and keys <= {key},
         f"While the provider charged, {when}. Then: {found}; {again}. Keys of the first and the second call: {key!r}; "
         f"{', '.join(map(repr, keys)) or 'none'}. Expected: 200 twice, paid, and the same key.",
-        because=TWICE,
+        because=PAID if keys <= {key} else TWICE,
         section=KEY,
     )

@@ -129,8 +129,9 @@ async def expect_all_served(
     later = [await send() if repeat else one for send, repeat, one in zip(sends, again, responses, strict=True)]
     expect(
         all(one.status == 201 for one in later) and len(again) - sum(again) >= SERVED_AT_ONCE,
-        f"{what}, at the same moment: {statuses(responses)}. Expected: 201 for all; or for {SERVED_AT_ONCE} at least, "
-        f"and 503 with Retry-After for the others, who come again. In the end they had {statuses(later)}.",
+        f"{what}, at the same moment: {statuses(responses)}. Expected: 201 for all; or for at least "
+        f"{SERVED_AT_ONCE}, and 503 with Retry-After for the others. Those were sent again; in the end all of them had "
+        f"{statuses(later)}.",
         because=because,
         section=section,
     )
@@ -145,6 +146,6 @@ async def expect_sums(
     expect(
         not found,
         " ".join(found),
-        because="The accountants find copies or money of which nobody knows where they came from, or where they went.",
+        because="The accountants find copies or money that nobody can account for.",
         section="A lost update on two timelines",
     )

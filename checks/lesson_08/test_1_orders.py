@@ -75,7 +75,11 @@ async def test_each_request_works_on_its_own(app, launch, shop, login, provider)
         expect_status(await app.post("/orders", json=body, headers=login(ben)), status, what)
     left = [(await row_of(shop, one))["stock"] for one in (book, other)]
     await expect_lines_add_up(app, shop, login(ben), provider, third)
-    expect(left == stock, f"Three orders were refused. The stock was {stock} and is {left}.", because=UNSOLD)
+    expect(
+        left == stock,
+        f"Three orders were refused. The stock was {stock} and is {left}. Expected: no change.",
+        because=UNSOLD,
+    )
     await expect_credit_is_used_up(app, shop, login, ben, third)
     isbn = (await row_of(shop, other))["isbn"]
     for what, change, status in (
@@ -103,7 +107,7 @@ async def test_each_request_works_on_its_own(app, launch, shop, login, provider)
     expected = {"sender_id": anna, "recipient_id": ben, "cents": 700}
     expect(
         after == [before[0] - 700, before[1] + 700] and {name: moved[name] for name in expected} == expected,
-        f"{moved}. The credits were {before} and are {after}.",
+        f"{moved}. The credits were {before} and are {after}. Expected: 700 cents moved, and a response that says so.",
         because="Credit that was given away has not arrived, or the sender still has it.",
     )
     for what, body, status in (
@@ -123,7 +127,7 @@ async def test_each_request_works_on_its_own(app, launch, shop, login, provider)
     listed = await app.get("/wishlist", headers=login(anna))
     expect(
         listed.status == 200 and listed.json == [one.json for one in wished],
-        f"{wished[0]}, {wished[1]}. Then: {listed}",
+        f"Two books were put on the wish list: {wished[0]}, {wished[1]}. Then: {listed}. Expected: these two.",
         because="Customers do not find on their list what they have put there.",
     )
     expect_status(await app.put(f"/wishlist/{third + 100_000}", headers=login(anna)), 404, "A wish for no book")

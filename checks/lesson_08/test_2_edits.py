@@ -10,7 +10,7 @@ from checks.lesson_08.shopping import expect_status, expect_sums, order_of, row_
 VERSION = "Compare the version where you write"
 GONE = "An editor's work is gone, and nobody is told: both have read that their edit is saved."
 UNSEEN = "The editor is told that all is well, and learns the current ETag, but has never seen the current book."
-BLIND = "A client that does not say what it has read overwrites whatever came in between."
+BLIND = "A client that does not say what it has read overwrites the edits of others in between."
 
 
 async def test_an_edit_says_what_it_changes(apps, shop):
@@ -25,7 +25,9 @@ async def test_an_edit_says_what_it_changes(apps, shop):
         expect_status(bare, 428, f"An edit of {field} without If-Match", BLIND, VERSION)
         for never in ('"no such version"', '"99999999999"', f'"{10**20}"'):
             wrong = await apps[1].patch(f"/books/{book}", json=change, headers={"If-Match": never})
-            expect_status(wrong, 412, f"An edit of {field} with {never}, which this ETag never was", BLIND, VERSION)
+            expect_status(
+                wrong, 412, f"An edit of {field} with If-Match {never}, never an ETag of this book", BLIND, VERSION
+            )
         await expect_stored(shop, book, before, "edits that were refused")
         saved = await apps[0].patch(f"/books/{book}", json=change, headers=if_match(first))
         expect_status(saved, 200, f"An edit of {field} with the ETag of the book", section=VERSION)
@@ -91,7 +93,7 @@ async def test_of_two_edits_at_once_one_wins(apps, shop, wire, login, provider):
             f"{statuses(responses)}. Expected: 200 and 412. Stored is now {after}.",
             because=GONE
             if all(one.ok for one in responses)
-            else "An edit that could be saved is refused, or nobody knows why it was.",
+            else "An edit that could be saved is refused, or the editor does not learn why.",
             section=VERSION,
         )
         winner = [one.status for one in responses].index(200)
@@ -184,6 +186,6 @@ async def expect_stored(shop, book, expected, after):
     expect(
         row == expected,
         f"After {after} the row is {row}. Expected: {expected}.",
-        because=GONE,
+        because="The book is not as the responses say: a saved edit is gone, or a refused one is stored.",
         section=VERSION,
     )

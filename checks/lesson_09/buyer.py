@@ -79,7 +79,7 @@ class Buyer:
         return Bought(way, int(response["order_id" if way == "POST /gifts" else "id"]), int(response["total_cents"]))
 
 
-SELLS = "A shop that takes no order needs no mail."
+SELLS = "Customers must be able to buy."
 
 
 def order_of(call: Call) -> int:
@@ -116,7 +116,7 @@ def expect_same_keys(gateway: OutsideService, section: str) -> None:
     shared = len(keys) - len({key for found in keys.values() for key in found})
     expect(
         not shared and "" not in {key for found in keys.values() for key in found},
-        f"{len(keys)} orders were confirmed, with {len(keys) - shared} different keys.",
+        f"{len(keys)} orders were confirmed, with {len(keys) - shared} different keys. Expected: a key for each.",
         because="The gateway takes a mail with a known key for a repetition, and does not send it.",
         section=section,
     )

@@ -64,7 +64,7 @@ async def test_mail_that_came_while_no_worker_ran_is_sent(app, buyer, gateway, w
     expect(
         gaps[-1] <= LATE,
         f"{MANY} orders were placed, then a worker was started, {len(gaps)} times. Before one of the calls it sent "
-        f"nothing for {', '.join(f'{seconds:.1f}' for seconds in gaps)} s.",
+        f"nothing for {', '.join(f'{seconds:.1f}' for seconds in gaps)} s. Expected: at most {LATE} s.",
         because="After each deploy, mail waits although the worker has nothing else to do.",
         section=HEARD,
     )
@@ -98,7 +98,7 @@ async def test_an_idle_worker_is_woken_and_does_not_poll(app, buyer, gateway, pr
         expect(
             waited[-1] <= LATE,
             f"{way}: an order was placed while the worker had nothing to do, {len(waited)} times. Its mail was sent "
-            f"after {', '.join(f'{seconds:.1f}' for seconds in waited)} s, or not at all.",
+            f"after {', '.join(f'{seconds:.1f}' for seconds in waited)} s, or not at all. Expected: within {LATE} s.",
             because="A worker that only looks from time to time sends each mail late.",
             section=HEARD,
         )
@@ -114,8 +114,8 @@ async def test_an_idle_worker_is_woken_and_does_not_poll(app, buyer, gateway, pr
             order = (await buyer.buy(app)).order_id
         expect(
             await workers.get_on(gateway, lambda: order in accepted(gateway)),
-            "The worker was woken, and found no mail. Before it waited again an order was placed. Its mail was not "
-            "sent.",
+            "The worker was woken, and found no mail. Before it waited again, an order was placed. The mail of this "
+            "order was not sent.",
             because=NO_MAIL,
             section=HEARD,
         )

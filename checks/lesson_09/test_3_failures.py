@@ -53,7 +53,7 @@ SPARE = 2
 
 @pytest.mark.start_early
 async def test_a_worker_that_is_killed_loses_no_mail(app, buyer, gateway, shop, wire, workers):
-    """Wherever a worker is killed, another one sends its mail after MAIL_LEASE_SECONDS, with the same key."""
+    """At whatever point a worker is killed, another sends its mail after MAIL_LEASE_SECONDS, with the same key."""
     orders = []
     for point in POINTS:
         worker = await workers.start(MAIL_LEASE_SECONDS="1")
@@ -307,7 +307,7 @@ async def test_a_mail_is_given_up_after_five_attempts(another_gateway, app, buye
     expect(
         listed == expected,
         f"GET /mails/failed returned these orders with their attempts: {listed}. Expected: {expected}.",
-        because="Nobody can tell from the list how hard the shop has tried.",
+        because="The support team reads from the list how often the shop has tried, and reads a wrong number.",
         section=REFUSED,
     )
 

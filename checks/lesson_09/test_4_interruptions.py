@@ -335,6 +335,6 @@ async def expect_end(worker, what):
     expect(
         code == 0,
         f"{what} {how}. Expected: exit code 0.",
-        because="A process manager takes any other end for a crash, and one that does not come is made with SIGKILL.",
+        because="A process manager takes any other exit code for a crash. It kills a worker that does not end in time.",
         section=STOPPED,
     )

@@ -92,7 +92,8 @@ async def test_an_order_costs_what_the_rule_says(customer, launch, provider, sho
         expect(
             sales == figures["revenue_cents"] == revenue,
             f"The orders cost {revenue} cents; one more was cancelled, for its card was refused with status "
-            f"{refused.status}. GET /reports/sales counts {sales}, GET /dashboard {figures['revenue_cents']}.",
+            f"{refused.status}. GET /reports/sales counts {sales}, GET /dashboard {figures['revenue_cents']}. "
+            f"Expected: {revenue} in both.",
             because=BOOKS,
             section=STORED,
         )
@@ -103,7 +104,8 @@ async def test_an_order_costs_what_the_rule_says(customer, launch, provider, sho
         expect(
             again["total_cents"] == total_of(history[order.id]) == order.total,
             f"An order cost {order.total} cents. Then prices and discounts of books changed. Now {again.request} says "
-            f"{again['total_cents']}, and GET /customers/{customer.id}/orders {total_of(history[order.id])}.",
+            f"{again['total_cents']}, and GET /customers/{customer.id}/orders {total_of(history[order.id])}. "
+            "Expected: no change.",
             because=MONEY,
             section=STORED,
         )
@@ -162,7 +164,8 @@ async def test_an_invoice_says_what_the_order_costs(
     expect(
         not changed,
         f"Titles, prices and settings were changed, and {len(changed)} of {len(first)} invoices with them. "
-        f"First: {first[changed[0]] if changed else ''}. Then: {again[changed[0]] if changed else ''}.",
+        f"First: {first[changed[0]] if changed else ''}. Then: {again[changed[0]] if changed else ''}. Expected: the "
+        "same.",
         because="An invoice is a document that the customer has. The shop must be able to show the same one.",
         section=STORED,
     )

@@ -19,7 +19,7 @@ TOGETHER = "test_importing_needs_no_settings"
 
 @pytest.mark.start_early
 async def test_each_module_can_be_imported_first(imports):
-    """Each module of the app can be imported first in a new process, and takes no endpoint away by that."""
+    """Each module of the app can be imported first in a new process, and then no endpoint is missing."""
     failed = await imports.first()
     expect(
         not failed,
@@ -99,7 +99,12 @@ async def test_nothing_starts_without_its_settings(launch, testbed):
             await launch(env=wrong)
         except AppDidNotStart as error:
             said = error.log
-        expect(said is not None, f"The app started with {in_words(wrong)}.", because=NOT_ALL, section=IMPORT)
+        expect(
+            said is not None,
+            f"The app started with {in_words(wrong)}. Expected: it refuses.",
+            because=NOT_ALL,
+            section=IMPORT,
+        )
         expect_named(wrong, said, "The app")
     for command, wrong in (
         *(("app.worker", {name: None}) for name in ("MAIL_URL", "DATABASE_URL")),

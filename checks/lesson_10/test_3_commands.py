@@ -130,7 +130,7 @@ async def test_the_worker_survives_an_order_without_lines(app, customer, gateway
 
 @pytest.mark.start_early
 async def test_a_worker_sends_mail_as_before(app, customer, gateway, shop, wire, workers):
-    """A worker sends each mail as before, also after a gateway or a database that did not respond, and at SIGTERM."""
+    """A worker sends each mail as before, even if the gateway or the database did not respond, and at SIGTERM."""
     made = baskets(customer.books, USUAL, 4)
     orders = [await customer.buy(app, basket) for basket in made[:2]]
     await shelve(shop, [book.id for book in customer.books], change=5)
@@ -186,7 +186,7 @@ def expect_sent(sent, worker, what):
         sent,
         f"{what}. MAIL_RETRY_SECONDS is 0.1. The worker "
         + ("has ended." if worker.exit.done() else "runs, and has sent no mail for ten seconds."),
-        because="A disturbance of a second costs the mail of minutes or of the whole night.",
+        because="After an outage of a second, no mail is sent for minutes or for the whole night.",
         section=WORKER,
     )
 
@@ -217,7 +217,7 @@ def expect_failure(done, when):
 
     expect(
         PASSWORD not in done.output,
-        f"{how}. What it wrote to standard error has the password of the database in it.",
+        f"{how}. Its message on standard error holds the password of the database. Expected: a message without it.",
         because="The log of a job is kept, and read by people who must not be able to log in to the database.",
         section=COMMAND,
     )
@@ -244,7 +244,7 @@ def first_difference(found, right):
 
 
 NO_REPORT = "The accountants get no report, and nobody can say what was sold."
-NOT_A_TABLE = "The accountants read the report with a program. What is not a line of the table stops it."
+NOT_A_TABLE = "The accountants read the report with a program. A line that does not belong to the table stops it."
 INCOMPLETE = "Orders that are not in the report are sales that nobody counts."
 
 SHORT_IDS = """

@@ -46,7 +46,7 @@ async def change_book(
     response: Response,
     if_match: Annotated[str | None, Header()] = None,
 ) -> BookOut:
-    """Changes a book. A client that sends back the ETag of what it has read changes nothing else."""
+    """Changes a book. With the ETag of a response as If-Match, it changes only that version of the book."""
     try:
         async with session.begin():
             book = await session.get(Book, book_id)

@@ -34,7 +34,7 @@ async def take_order(session: AsyncSession, customer_id: int, lines: Sequence[Li
 
 
 async def find_books(session: AsyncSession, lines: Sequence[LineIn]) -> dict[int, Book]:
-    """The books of an order. One that does not exist refuses the order before any row is locked."""
+    """The books of an order. If one does not exist, the order is refused before any row is locked."""
     ids = {line.book_id for line in lines}
     books = {book.id: book for book in await session.scalars(select(Book).where(Book.id.in_(ids)))}
     for book_id in ids - books.keys():

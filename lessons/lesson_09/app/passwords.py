@@ -25,7 +25,8 @@ async def hash_password(password: str) -> str:
 async def verify(password: str, stored: str | None) -> tuple[bool, str | None]:
     """Whether the password is right, and a new hash to store if the stored one is out of date.
 
-    `stored` is None if nobody can log in. Refusing a password takes the same work then, and for a hash of either kind.
+    `stored` is None if there is no account to log in to. Refusing a password takes the same work in each case: without
+    an account, with an old hash and with a new one.
     """
     return await asyncio.get_running_loop().run_in_executor(threads, _verify, password, stored)
 

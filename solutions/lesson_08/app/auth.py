@@ -101,10 +101,10 @@ async def refresh(body: Refresh, session: Session, secret: Secret) -> Tokens:
     this = RefreshToken.token == fingerprint(body.refresh_token)
     async with session.begin():
         # One refresh at a time for each customer. A lock on the token alone is not enough: while the second token is
-        # exchanged, a second use of the first one could not see the third, which is about to be added, and revoke it.
+        # exchanged, a second use of the first one could not revoke the third one, which is not committed yet.
         owner = select(RefreshToken.customer_id).where(this).scalar_subquery()
         customer = await session.scalar(select(Customer).where(Customer.id == owner).with_for_update(key_share=True))
-        old = await session.scalar(select(RefreshToken).where(this))  # a new statement, so it sees what the lock ended
+        old = await session.scalar(select(RefreshToken).where(this))  # a new statement sees what is committed by now
         if customer is not None and old is not None:
             if old.used_at is not None:
                 family = RefreshToken.family == old.family

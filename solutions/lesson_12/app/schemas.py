@@ -48,7 +48,7 @@ BookList = Annotated[list[BookIn], Field(min_length=1, max_length=1000)]
 
 
 PublishersList = Annotated[list[Any], Field(min_length=1, max_length=1000)]
-"""Each line should be a BookIn. One that is not must not refuse the list, so it is checked line by line."""
+"""Each line should be a BookIn. A bad line must not make the whole list fail, so lines are checked one by one."""
 
 
 class ImportedLine(BaseModel):

@@ -1,4 +1,4 @@
-"""What the shop refuses, in its own words. A worker and a command can handle them; HTTP has them translated."""
+"""Exceptions for what the shop refuses. A worker or a command catches them; the web server makes responses of them."""
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
@@ -7,7 +7,7 @@ from app.problems import problem
 
 
 class Refusal(Exception):
-    """What was asked for is not possible. The transaction must be rolled back. The message is for whoever asked."""
+    """What was asked for is not possible. The transaction must be rolled back. The message is for the client."""
 
 
 class NotFound(Refusal):
