@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import nbformat.v4 as v4
+import psutil
 import pytest
 
 from checks.kit.authoring import execute_notebook
@@ -95,6 +97,30 @@ def test_a_failing_cell_is_shown_and_nothing_is_written(lesson: Lesson) -> None:
     assert "    wrong / 0" in str(caught.value)
     assert begun == [(1, 2), (2, 2)]
     assert lesson.notebook.read_bytes() == before
+
+
+def test_an_interruption_ends_the_kernel_and_writes_nothing(lesson: Lesson, tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    note = f"import os, pathlib, time\npathlib.Path({str(pid)!r}).write_text(str(os.getpid()))"
+    execute_notebook.write(lesson, v4.new_notebook(cells=[code(note), code("time.sleep(600)", cell="cell-02")]))
+    before, ours = lesson.notebook.read_bytes(), signal.getsignal(signal.SIGTERM)
+
+    def on_cell(cell: int, total: int) -> None:
+        assert signal.getsignal(signal.SIGTERM) == ours
+        if cell == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        execute_notebook.execute(lesson, on_cell)
+    assert not psutil.pid_exists(int(pid.read_text()))
+    assert lesson.notebook.read_bytes() == before
+
+
+def test_a_kernel_that_dies_is_said_so(lesson: Lesson) -> None:
+    killed = "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"
+    execute_notebook.write(lesson, v4.new_notebook(cells=[code(killed)]))
+    with pytest.raises(WorkbookError, match="was killed, or crashed"):
+        execute_notebook.execute(lesson, lambda cell, total: None)
 
 
 def test_a_second_run_writes_the_same_file(lesson: Lesson) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 import nbformat
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, DeadKernelError
 
 from checks.kit.lessons.errors import WorkbookError
 from checks.kit.lessons.lesson import Lesson
@@ -71,14 +71,37 @@ def execute(lesson: Lesson, on_cell: Progress) -> Any:
     # the kit of this checkout, wherever the environment has one installed from
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(":;")}
     try:
-        asyncio.run(_run(client, environ))
+        with asyncio.Runner(loop_factory=_LoopWithoutSignals) as runner:
+            runner.run(_run(client, environ))
     except CellExecutionError as error:
         raise WorkbookError(_failure(lesson, notebook, error)) from error
+    except DeadKernelError:
+        raise WorkbookError(
+            f"{display_path(lesson.notebook)} was not changed: the process that ran its cells was killed, or crashed. "
+            "If the machine has memory left, type the same command again."
+        ) from None
     return without_noise(notebook)
 
 
+class _LoopWithoutSignals(asyncio.SelectorEventLoop):
+    """Keeps SIGINT and SIGTERM to our own handlers, which cancel the run, so that the kernel is ended.
+
+    nbclient's would end the kernel while the cell runs, and then fail with an error of nbclient. It does without them
+    where a loop knows no signals.
+    """
+
+    def add_signal_handler(self, sig: int, callback: object, *args: object) -> None:
+        raise NotImplementedError
+
+
 async def _run(client: NotebookClient, environ: dict[str, str]) -> None:
-    await client.async_execute(env=environ)
+    try:
+        await client.async_execute(env=environ)
+    except DeadKernelError:  # nbclient says so of a run that was canceled, too
+        task = asyncio.current_task()
+        if task and task.cancelling():
+            raise asyncio.CancelledError from None
+        raise
 
 
 def _failure(lesson: Lesson, notebook: Any, error: CellExecutionError) -> str:
