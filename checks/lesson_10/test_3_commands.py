@@ -19,6 +19,8 @@ MANY = 1500
 """More orders than any batch that somebody might read."""
 RESTLESS = 60
 """Statements that a worker without work has no need of while it takes so many requests to the app."""
+WINDOWS = 5
+"""How often they are counted: a worker with several tasks looks for work many times after its last mail, then rests."""
 PASSWORD = "the-password-of-the-report"
 
 
@@ -96,16 +98,14 @@ async def test_the_worker_survives_an_order_without_lines(app, customer, gateway
             because="One order stops the mail of all customers, again and again, until somebody reads a traceback.",
             section=WORKER,
         )
-    with wire.watching() as seen:  # what it does while an empty order is all that there is
-        for _ in range(RESTLESS):
-            await app.get(f"/orders/{good[0].id}", headers=customer.headers)
-            sent_by_worker = sum(statement.process == worker.name for statement in seen.statements)
-            if sent_by_worker > RESTLESS:
-                break
+    for _ in range(WINDOWS):  # what it does while an empty order is all that there is, after it has come to rest
+        sent_by_worker = await statements_without_work(app, customer, good[0], wire, worker)
+        if sent_by_worker <= RESTLESS:
+            break
     expect(
         sent_by_worker <= RESTLESS,
         f"MAIL_RETRY_SECONDS is 3600, and all mail was sent but that about orders {empty.id} and {gone.id}. The worker "
-        f"sent {sent_by_worker} more statements at once.",
+        f"went on: {WINDOWS} times one after the other, it sent more than {RESTLESS} statements at once.",
         because="One order without lines keeps a worker and the database busy day and night.",
         section=WORKER,
     )
@@ -179,6 +179,17 @@ async def test_a_worker_sends_mail_as_before(app, customer, gateway, shop, wire,
             "address of an order's mail is stored when the order is taken.",
             section=WORKER,
         )
+
+
+async def statements_without_work(app, customer, order, wire, worker):
+    """How many statements the worker sends during RESTLESS requests to the app; not all, if there are many."""
+    with wire.watching() as seen:
+        for _ in range(RESTLESS):
+            await app.get(f"/orders/{order.id}", headers=customer.headers)
+            count = sum(statement.process == worker.name for statement in seen.statements)
+            if count > RESTLESS:
+                break
+    return count
 
 
 def expect_sent(sent, worker, what):

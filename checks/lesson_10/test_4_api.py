@@ -4,6 +4,7 @@ import asyncio
 
 from checks.kit.report import expect
 from checks.kit.testbed.invariants import assert_the_shop_adds_up, read_ledger
+from checks.kit.testbed.waiting import refused_a_lock
 from checks.lesson_10.contract import (
     EXPECTED,
     REFUSED,
@@ -126,7 +127,7 @@ async def test_orders_at_once_are_taken_as_one_by_one(app, shop, testbed, wire):
     owed = await shop.value(OWED, customer.id)
     await shop.execute("UPDATE customers SET credit_cents = $1", owed + 1500, step="there is credit for one more order")
     responses = await committing_together(
-        shop, *(lambda book=book: ask(app, customer, lines(book, 1)) for book in ids.books)
+        wire, shop, *(lambda book=book: ask(app, customer, lines(book, 1)) for book in ids.books)
     )
     accepted = sum(response.ok for response in responses)
     expect(
@@ -146,18 +147,20 @@ def ask(app, customer, body):
     return app.start_request("POST", "/orders", **customer.options("POST /orders", body))
 
 
-async def committing_together(shop, *sends):
+async def committing_together(wire, shop, *sends):
     """The responses to orders whose COMMITs wait, after PostgreSQL's checks, until all are as far as they can be."""
     await shop.execute(
         WAIT_IN_COMMIT, step="each COMMIT of an order waits until the others have come as far as they can"
     )
     await shop.execute("SELECT pg_advisory_lock(10)")
     try:
-        requests = [send() for send in sends]
-        while under_way := [request.task for request in requests if not request.task.done()]:
-            if await shop.value(BLOCKED) >= len(under_way):
-                break
-            await asyncio.wait(under_way, timeout=0.02, return_when=asyncio.FIRST_COMPLETED)
+        with wire.watching() as seen:
+            requests = [send() for send in sends]
+            while under_way := [request.task for request in requests if not request.task.done()]:
+                blocked = await shop.value(BLOCKED)
+                if blocked >= len(under_way) or (blocked and refused_a_lock(seen)):
+                    break
+                await asyncio.wait(under_way, timeout=0.02, return_when=asyncio.FIRST_COMPLETED)
     finally:
         await shop.execute("SELECT pg_advisory_unlock(10)")
     return [await request for request in requests]

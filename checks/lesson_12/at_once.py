@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from checks.kit.report import expect
-from checks.kit.testbed.waiting import responded_while_held
+from checks.kit.testbed.waiting import refused_a_lock, responded_while_held
 from checks.kit.wire import committing
 
 if TYPE_CHECKING:
@@ -43,18 +43,19 @@ WAIT_FOR_US = "SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_backend_pi
 
 
 async def while_another_program_writes(
-    shop: Shop, send: Callable[[], PendingRequest], sql: str, *values: object
+    wire: Wire, shop: Shop, send: Callable[[], PendingRequest], sql: str, *values: object
 ) -> Response:
     """The response to a request that is sent after another program has run `sql`, and before that program commits.
 
-    It commits when the request waits for it, or has its response already.
+    It commits when the request waits for it, was refused its lock, or has its response already.
     """
     await shop.execute("BEGIN")
     try:
         await shop.execute(sql, *values, step="another program changes a row, and does not commit yet")
-        request = send()
-        while not request.task.done() and not await shop.value(WAIT_FOR_US):
-            await asyncio.wait([request.task], timeout=0.01)
+        with wire.watching() as seen:
+            request = send()
+            while not request.task.done() and not refused_a_lock(seen) and not await shop.value(WAIT_FOR_US):
+                await asyncio.wait([request.task], timeout=0.01)
     finally:
         await shop.execute("COMMIT", step="the other program commits")
     return await request

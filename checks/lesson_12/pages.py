@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from checks.kit.report import expect
 
 if TYPE_CHECKING:
+    from checks.kit.service.app import App, Response
     from checks.kit.testbed.explain import Explain
-    from checks.kit.wire import Recording
+    from checks.kit.wire import Recording, Wire
 
 PART = 5
 """A request may read one page for each PART pages of the table."""
@@ -19,6 +20,20 @@ FEW = {
     "receipts": "BRIN needs rows in order",
 }
 """Sections of the notebook."""
+
+
+TRIES = 3
+"""How often a request is sent to an app that has no database for it. To fill the tables keeps a machine busy."""
+
+
+async def watched(app: App, wire: Wire, path: str, params: dict[str, str]) -> tuple[Response, Recording]:
+    """The response to a request, and what it has sent to the database; of the last try, if there were several."""
+    for _ in range(TRIES):
+        with wire.watching() as seen:
+            response = await app.get(path, params=params)
+        if response.status != 503:
+            break
+    return response, seen
 
 
 async def expect_few_pages(

@@ -116,6 +116,7 @@ async def test_changes_at_the_same_moment_both_stay(apps, shop, wire):
             )
     await shop.execute("UPDATE books SET attributes = $1", json.dumps(BEFORE), step="the book has attributes")
     response = await while_another_program_writes(
+        wire,
         shop,
         lambda: apps[0].start_request("PATCH", path, json={"language": "de"}),
         """UPDATE books SET attributes = attributes || '{"series": "Harbor"}' WHERE id = $1""",

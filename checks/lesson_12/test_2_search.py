@@ -5,7 +5,7 @@ import json
 import pytest
 
 from checks.kit.report import expect
-from checks.lesson_12.pages import FEW, expect_few_pages
+from checks.lesson_12.pages import FEW, expect_few_pages, watched
 
 NOT_FOUND = "A customer does not find a book that the shop has, and buys it elsewhere."
 TOO_MANY = "A customer sees books that do not fit the search."
@@ -100,8 +100,7 @@ async def test_a_search_by_attribute_reads_few_pages(large, app, wire, explain):
             name,
             value,
         )
-        with wire.watching() as seen:
-            response = await app.get("/search/attributes", params={"name": name, "value": value})
+        response, seen = await watched(app, wire, "/search/attributes", {"name": name, "value": value})
         expect(
             response.status == 200 and len(response.json) == counted,
             f"{counted} of the books have {name} = {value}. {response}",
@@ -165,8 +164,7 @@ async def test_a_book_is_found_by_its_title(app, shop):
 async def test_a_search_by_title_reads_few_pages(large, app, wire, explain):
     """`GET /search/titles` reads few pages of 50,000 books."""
     for title, right in (("Title 17", 1), ("title 49999", 1), (" TITLE 4711 ", 1), ("Title", 0)):
-        with wire.watching() as seen:
-            response = await app.get("/search/titles", params={"title": title})
+        response, seen = await watched(app, wire, "/search/titles", {"title": title})
         expect(
             response.status == 200 and len(response.json) == right,
             f"{right} of the books have the title {title!r}. {response}",

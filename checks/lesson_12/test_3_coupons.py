@@ -78,7 +78,7 @@ async def test_a_code_has_one_active_coupon(apps, shop, wire):
             section=SECTION,
         )
     response = await while_another_program_writes(
-        shop, lambda: apps[0].start_request("PUT", "/coupons/MAY", json={"percent": 10}), OTHER, "MAY", True
+        wire, shop, lambda: apps[0].start_request("PUT", "/coupons/MAY", json={"percent": 10}), OTHER, "MAY", True
     )
     rows = [row for row in await shop.rows(STORED, "MAY") if row["active"]]
     expect(

@@ -6,7 +6,7 @@ import pytest
 
 from checks.kit.report import expect
 from checks.lesson_12.days import CASES, NOTES, as_sent, batch, in_another_zone, moments, sales, window
-from checks.lesson_12.pages import FEW, expect_few_pages
+from checks.lesson_12.pages import FEW, expect_few_pages, watched
 
 WRONG_DAY = "Branches are paid by the sales of the day. Some of these sales are on the day before, or on the day after."
 SECTION = "A day is a different stretch of time in each zone"
@@ -81,8 +81,7 @@ async def test_a_daily_report_reads_few_pages(large, app, wire, explain):
         ("Asia/Kathmandu", "2011-12-31"),
     ):
         on = date.fromisoformat(day)
-        with wire.watching() as seen:
-            response = await app.get("/reports/daily", params=asked(on, on, zone))
+        response, seen = await watched(app, wire, "/reports/daily", asked(on, on, zone))
         expect(
             response.status == 200 and response.json[0]["receipts"] > 0,
             f"The shop has about 8 receipts of each day of sixteen years. {response}",

@@ -123,6 +123,7 @@ FUNCTIONS: tuple[tuple[str, tuple[Callable[..., Any], ...]], ...] = (
             waiting.wait_quiescent,
             waiting.responded_while_held,
             waiting.served_meanwhile,
+            waiting.refused_a_lock,
         ),
     ),
     ("Choose statements", (committing,)),

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 Check = Callable[..., Awaitable[None]]
 Function = Callable[..., AsyncIterator[Any]]
 
-SETUP_TIMEOUT, TEARDOWN_TIMEOUT = 60.0, 15.0
-"""Seconds for one fixture; bounds for failures, not measurements."""
+SETUP_TIMEOUT, TEARDOWN_TIMEOUT = 180.0, 15.0
+"""Seconds for one fixture; bounds for failures, not measurements. A trigger of a learner may run for each large row."""
 
 
 class FixtureError(Exception):

@@ -16,7 +16,7 @@ the COMMIT sends nothing, however long it is held.
 
 if TYPE_CHECKING:
     from checks.kit.service.app import App, PendingRequest, Response
-    from checks.kit.wire import Hold, Wire
+    from checks.kit.wire import Hold, Recording, Wire
 
 
 async def responded_while_held(app: App, wire: Wire, request: PendingRequest, commits: Hold) -> bool:
@@ -55,6 +55,14 @@ async def served_meanwhile(
             return await app.request(method, path, **options)
     except (NoResponse, TimeoutError):
         return None
+
+
+def refused_a_lock(seen: Recording) -> bool:
+    """True if a statement has ended because it would have had to wait for a lock, as with NOWAIT.
+
+    An app may try such a request again, and then it waits for nothing that a check could look for in PostgreSQL.
+    """
+    return any(statement.error is not None and statement.error.sqlstate == "55P03" for statement in seen.statements)
 
 
 async def wait_quiescent(app: App, wire: Wire) -> None:
