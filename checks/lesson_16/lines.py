@@ -33,7 +33,7 @@ VOLATILE = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|0x[0-9a-f]+|[0-9a-f]{16,}|\d+(
 
 REQUEST_ID = "x-request-id"
 
-PING = re.compile(r"\s*SELECT\s+1\s*;?\s*", re.IGNORECASE)
+PING = re.compile(r"\s*SELECT\s+(1|true|now\(\)|pg_is_in_recovery\(\))(\s+AS\s+\w+)?\s*;?\s*", re.IGNORECASE)
 """What an app may send at any time, to find out for itself whether the database is there."""
 
 FIXED = (
