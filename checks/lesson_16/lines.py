@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 import json
 import re
 import time
@@ -18,6 +19,7 @@ from checks.kit.report import expect
 if TYPE_CHECKING:
     from checks.kit.service.app import App, PendingRequest, Response
     from checks.kit.service.process import RunningProcess
+    from checks.kit.wire import Statement
 
 Line = dict[str, Any]
 
@@ -26,10 +28,13 @@ LOST = "Support looks for the request of a customer who complains, and does not 
 PATIENCE = 10.0
 """Seconds in which a line must be written; a bound for failures, not a measurement."""
 
-VOLATILE = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|0x[0-9a-f]+|[0-9a-f]{16,}|\d+")
+VOLATILE = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|0x[0-9a-f]+|[0-9a-f]{16,}|\d+(?:\.\d+)?(?:e-?\d+)?")
 """What differs between two lines that say the same."""
 
 REQUEST_ID = "x-request-id"
+
+PING = re.compile(r"\s*SELECT\s+(1|true|now\(\)|pg_is_in_recovery\(\))(\s+AS\s+\w+)?\s*;?\s*", re.IGNORECASE)
+"""What an app may send at any time, to find out for itself whether the database is there."""
 
 FIXED = (
     "event", "method", "route", "status", "statements", "database_ms", "pool_wait_ms", "duration_ms", "statement",
@@ -107,8 +112,24 @@ def parsed(text: str) -> Line | None:
 
 
 def skeleton(line: Line) -> str:
-    """What a line says, without what differs each time: numbers, ids, and times."""
-    return " ".join(sorted(f"{name}={VOLATILE.sub('#', str(value))}" for name, value in line.items()))
+    """What a line says, without what differs each time: numbers, ids, and times.
+
+    Of a line with a fixed meaning only what the ticket names: a level, for example, may depend on how long it took.
+    """
+    fixed = FIXED if line.get("event") in ("request", "slow_statement") else line
+    return " ".join(sorted(f"{name}={VOLATILE.sub('#', str(line[name]))}" for name in fixed if name in line))
+
+
+def written_twice(lines: list[Line]) -> list[Line]:
+    """Lines that two handlers have written: the next one is the same, but for the time at which it was formatted.
+
+    The same words at another moment are another line, such as that of each COMMIT.
+    """
+    return [line for before, line in itertools.pairwise(lines) if before.keys() == line.keys() and alike(before, line)]
+
+
+def alike(one: Line, other: Line) -> bool:
+    return skeleton(one) == skeleton(other) and sum(one[name] != other[name] for name in one) <= 1
 
 
 def said(lines: list[Line]) -> Counter[str]:
@@ -128,6 +149,11 @@ def _sorted(line: Any) -> Any:
 def short(lines: Iterable[Line]) -> str:
     """Lines for a verdict, each by what it says."""
     return shown([str(line.get("event", line))[:100] for line in lines])
+
+
+def asks(statement: Statement) -> bool:
+    """For `wire.hold`: a statement of a request, and no ping."""
+    return statement.data and not PING.fullmatch(statement.text)
 
 
 def new_id() -> dict[str, str]:

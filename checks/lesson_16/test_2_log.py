@@ -9,7 +9,7 @@ import pytest
 from checks.kit.lessons.words import plural
 from checks.kit.report import expect
 from checks.lesson_16.furnished import break_wishes
-from checks.lesson_16.lines import Log, held_until, metrics, must, new_id, parsed, said, send, shown
+from checks.lesson_16.lines import Log, held_until, metrics, must, new_id, parsed, send, shown, written_twice
 from checks.lesson_16.spans import content, received
 
 UNREAD = "A program reads the log. It drops each line that it cannot parse, and the errors are among them."
@@ -61,7 +61,7 @@ async def test_each_line_is_one_json_object(app, testbed, shop, wire, furnished,
             because=UNREAD,
             section="A line is one JSON object",
         )
-    twice = [text for one in (*ids, name) for text, number in said(log.of(one)).items() if number > 1]
+    twice = [line for one in (*ids, name) for line in written_twice(log.of(one)) + log.requests(one)[1:]]
     expect(
         not twice,
         f"Requests have these lines twice: {shown(twice)}",
