@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 START = 10.0
 """Seconds in which a worker that has connected sends its LISTEN; other checks judge one that never does."""
 
-START_FRESH = 45.0
-"""The same for an interpreter that has nothing imported; a bound for failures."""
+START_FRESH = 90.0
+"""Seconds in which an interpreter that has nothing imported sends its first statement; a bound for failures."""
 
 PAUSE = 0.3
 """Seconds without a statement after which a worker that has no call under way is taken to be done."""
@@ -96,7 +96,8 @@ class Workers:
     async def start_fresh(self, **env: str) -> RunningProcess:
         """As `start`, for an interpreter that imports everything anew, which may take long on a busy machine."""
         worker = await self._testbed.start("app.worker", env=self._zone() | env, name=self._next_name())
-        await self._listens(worker, START_FRESH)
+        await self.until(lambda: any(one.process == worker.name for one in self.done), START_FRESH)
+        await self._listens(worker, START)
         return worker
 
     async def begin(self, **env: str) -> RunningProcess:

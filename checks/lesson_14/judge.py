@@ -113,11 +113,12 @@ class Judge:
         chosen = [mutants[name] for name in BROKEN[promises]]
         distrusted, orders = await asyncio.gather(self.distrusted(), self.orders())
         options = ["--kit-stop", *(f"--kit-distrust={test}" for test in distrusted)]
-        any_order = all(orders.is_green(order) for order in ORDERS)
+        any_order = all(run.is_green() for run in orders.values())
+        tests = next(iter(orders.values())).tests
 
         def first(app):
             """If the order of the tests does not matter: begins with those that are likely to notice this fault."""
-            return [f"--kit-first={test}" for test in likely_to_notice(app.name, orders.tests)] if any_order else []
+            return [f"--kit-first={test}" for test in likely_to_notice(app.name, tests)] if any_order else []
 
         runs = await asyncio.gather(*(self.suite.against(app, *options, *first(app)) for app in chosen))
         return list(zip(chosen, runs, strict=True))
@@ -149,26 +150,28 @@ class Judge:
         )
 
     async def expect_accepted(self, runs, *, because, section):
-        """All runs are green: pairs of what was run, in words, and the run with its order."""
+        """All runs are green: pairs of what was run, in words, and the run."""
         red = []
-        for said, run, order in runs:
-            if run.is_green(order):
+        for said, run in runs:
+            if run.is_green():
                 continue
-            red.append(f"{said[0].upper()}{said[1:]}: {run.why_not_green(order).rstrip('.')}.")
+            red.append(f"{said[0].upper()}{said[1:]}: {run.why_not_green().rstrip('.')}.")
             self._lines.append(red[-1])
-            self._lines += [failed.text for failed in run.failed(order)[:1]] or run.log.splitlines()[-20:]
+            self._lines += [failed.text for failed in run.failed()[:1]] or run.log.splitlines()[-20:]
         expect(not red, " ".join(red[:3]), because=because, section=section)
 
     async def orders(self):
-        """A second run on the server of the first one, in other orders."""
+        """A run in each order of ORDERS."""
         await self.two_at_once()
         return await self.suite.once("orders", self._orders)
 
     async def _orders(self):
+        """One after the other in one place, each in a process of its own: a suite may start threads before any test."""
         async with self.suite.place() as place:
-            return await self.suite.run(
-                place, self.shop, *(f"--kit-order={order}" for order in ORDERS), called="orders", passes=2
-            )
+            return {
+                order: await self.suite.run(place, self.shop, f"--kit-order={order}", called="orders")
+                for order in ORDERS
+            }
 
     async def two_at_once(self):
         """Two runs with one DATABASE_URL, which meet after the fixtures of each test.

@@ -44,8 +44,6 @@ PYTEST = ("pytest", "tests", "-q", "--no-header", "--tb=native", "-p", "no:cache
 PLUGINS = ("--disable-plugin-autoload", "-p", "pytest_asyncio.plugin", "-p", "anyio.pytest_plugin")
 OURS = ("-p", "checks.kit.service.inside.suite")
 
-AS_WRITTEN = "as written"
-
 IN_THE_TESTS = re.compile(r'^ *File ".*/suite_\d+/[^/]+/(?=tests/)()', re.MULTILINE)
 """The beginning of a line of a traceback that names a file of the tests."""
 
@@ -114,23 +112,18 @@ class SuiteRun:
         """All tests that were found, in their order."""
         return [test for note in self.notes if note["event"] == "collected" for test in note["tests"]]
 
-    @property
-    def orders(self) -> list[str]:
-        """The orders in which the tests were run."""
-        return list(dict.fromkeys(note["order"] for note in self.notes if note["event"] in ("end", "crashed", "call")))
+    def passed(self) -> list[str]:
+        return [note["test"] for note in self._of("call") if note["outcome"] == "passed"]
 
-    def passed(self, order: str = AS_WRITTEN) -> list[str]:
-        return [note["test"] for note in self._of(order, "call") if note["outcome"] == "passed"]
-
-    def failed(self, order: str = AS_WRITTEN) -> list[Failed]:
+    def failed(self) -> list[Failed]:
         """The tests that did not pass, first to last. One that a fixture stopped is among them."""
         return [
             Failed(note["test"], note["event"], note["states"], note["line"], _from_the_tests(note["text"]))
-            for note in self._of(order, "setup", "call", "teardown")
+            for note in self._of("setup", "call", "teardown")
             if note["outcome"] == "failed"
         ]
 
-    def trouble(self, order: str = AS_WRITTEN) -> str:
+    def trouble(self) -> str:
         """Why the run says nothing about the app, in a sentence; empty if it does."""
         for note in self.notes:
             if note["event"] == "not collected":
@@ -138,12 +131,9 @@ class SuiteRun:
         if self.code is None:
             running = [note["test"] for note in self.notes if note["event"] == "begin"]
             return f"The run did not end{f', in {_short(running[-1])}' if running else ''}."
-        crashed = [note["text"] for note in self._of(order, "crashed")]
-        if crashed:
-            return f"The run broke off: {_last_line(crashed[0])}."
         if self.code not in (0, 1) or not any(note["event"] == "finished" for note in self.notes):
             return f"pytest ended with exit code {self.code}: {_last_line(self.log)}"
-        if not self.passed(order) and not self.failed(order):
+        if not self.passed() and not self.failed():
             return "No test was run."
         return ""
 
@@ -152,15 +142,15 @@ class SuiteRun:
         says = (one for one in self.failed() if (one.phase == "call" or one.states) and one.id not in but)
         return next(says, None)
 
-    def is_green(self, order: str = AS_WRITTEN) -> bool:
-        return not self.trouble(order) and not self.failed(order) and bool(self.passed(order))
+    def is_green(self) -> bool:
+        return not self.trouble() and not self.failed() and bool(self.passed())
 
-    def why_not_green(self, order: str = AS_WRITTEN) -> str:
-        failed = self.failed(order)
-        return self.trouble(order) or (str(failed[0]) if failed else "No test passed.")
+    def why_not_green(self) -> str:
+        failed = self.failed()
+        return self.trouble() or (str(failed[0]) if failed else "No test passed.")
 
-    def _of(self, order: str, *events: str) -> list[dict[str, Any]]:
-        return [note for note in self.notes if note["order"] == order and note["event"] in events]
+    def _of(self, *events: str) -> list[dict[str, Any]]:
+        return [note for note in self.notes if note["event"] in events]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,10 @@ to the process's own standard output, past pytest's capture: lines that begin wi
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import random
 import socket
-import sys
-import traceback
 from collections.abc import Generator
 from typing import Any
 
@@ -31,7 +28,7 @@ outside: list[int] = []
 def pytest_addoption(parser: pytest.Parser) -> None:
     outside.append(os.dup(1))  # pytest has not begun to capture yet
     group = parser.getgroup("kit")
-    group.addoption("--kit-order", action="append", default=[], help="reversed or shuffled:SEED; may be repeated")
+    group.addoption("--kit-order", default="", help="reversed or shuffled:SEED")
     group.addoption("--kit-first", action="append", default=[], help="a test to run before all others")
     group.addoption("--kit-stop", action="store_true", help="end at the first test that fails")
     group.addoption("--kit-distrust", action="append", default=[], help="a test at which --kit-stop does not end")
@@ -46,16 +43,15 @@ class Suite:
     """The hooks, as a plugin of its own that knows its options."""
 
     def __init__(self, config: pytest.Config) -> None:
-        self._orders: list[str] = config.getoption("--kit-order")
+        self._order: str = config.getoption("--kit-order")
         self._first: list[str] = config.getoption("--kit-first")
         self._stop: bool = config.getoption("--kit-stop")
         self._distrusted: list[str] = config.getoption("--kit-distrust")
         self._meeting = _meeting(config.getoption("--kit-meet"))
-        self._order = "as written"
 
     def note(self, **what: object) -> None:
         """Writes a line for the kit."""
-        line = f"\n{MARK}{json.dumps({'order': self._order, **what})}\n"
+        line = f"\n{MARK}{json.dumps(what)}\n"
         os.write(outside[-1], line.encode())
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
@@ -110,49 +106,13 @@ class Suite:
         yield
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
-        """Runs the tests in each order that was asked for, one after the other, each in a process of its own.
-
-        A fork shares what collecting has imported, and nothing of what the fixtures make.
-        """
-        if not self._orders or session.testsfailed or session.config.option.collectonly:
-            return None
-        items = list(session.items)
-        for order, chosen in self._chosen(items):
-            self._run_apart(session, order, chosen)
-        return True
-
-    def _chosen(self, items: list[pytest.Item]) -> list[tuple[str, list[pytest.Item]]]:
-        chosen = []
-        for order in self._orders:
-            kind, _, seed = order.partition(":")
-            mine = items[::-1] if kind == "reversed" else list(items)
-            if kind == "shuffled":
-                random.Random(int(seed)).shuffle(mine)
-            chosen.append((order, mine))
-        return chosen
-
-    def _run_apart(self, session: pytest.Session, order: str, items: list[pytest.Item]) -> None:
-        from _pytest.main import pytest_runtestloop
-
-        sys.stdout.flush()
-        sys.stderr.flush()
-        pid = os.fork()
-        if pid:
-            os.waitpid(pid, 0)
-            return
-        code = 1
-        try:
-            self._order, session.items = order, items
-            with contextlib.suppress(session.Interrupted, session.Failed):
-                pytest_runtestloop(session)
-            session._setupstate.teardown_exact(None)
-            self.note(event="end", code=int(bool(session.testsfailed)))
-            code = 0
-        except BaseException:
-            self.note(event="crashed", text=traceback.format_exc()[-MAX_TEXT:])
-        finally:
-            os._exit(code)
+    def pytest_runtestloop(self, session: pytest.Session) -> None:
+        """Puts the tests into the order that was asked for, whatever the suite itself has done to it."""
+        kind, _, seed = self._order.partition(":")
+        if kind == "reversed":
+            session.items.reverse()
+        elif kind == "shuffled":
+            random.Random(int(seed)).shuffle(session.items)
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         self.note(event="finished", code=int(exitstatus))
