@@ -254,7 +254,7 @@ async def test_a_422_does_not_repeat_what_was_sent(app, endpoints, login, shop):
             expect_silent(response, f"{one.name} with a body that is no object, or not JSON")
     for path in (f"/books/{SECRET}", f"/books?limit={SECRET}", f"/catalogue?page={SECRET}"):
         response = await app.get(path)
-        expect_status(response, (400, 422), f"GET {path}", NO_HELP, LEAK)
+        expect_status(response, (400, 404, 422), f"GET {path}", NO_HELP, LEAK)  # a route may take numbers only
         expect_silent(response, f"GET {path}")
 
 
@@ -348,6 +348,7 @@ def expect_discreet(response, seen, testbed, names):
     secrets = {SECRET: f"{SECRET!r}, which was sent", "of-the-row-7f3a": "'of-the-row-7f3a', a value of the row"}
     secrets |= {testbed.database.name: "the name of the database", str(testbed.wire.port): "the port of the database"}
     if not response.ok:
+        said = re.sub(UUID, "", said)  # the number of an error may hold the digits of the port
         leaks += [what for secret, what in secrets.items() if re.search(rf"(?<!\d){re.escape(secret)}(?!\d)", said)]
     expect(
         not leaks,
@@ -383,6 +384,7 @@ def named(places):
     return " and ".join(f"`{'.'.join(map(str, place))}`" for place in places)
 
 
+UUID = r"\b[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}\b"
 DETAIL = r"Key \([^)]*\)=\(|Failing row contains"
 TRACEBACK = r"Traceback \(most|\bFile \"|ZeroDivisionError|division by zero"
 NO_HELP = "The user of the client does not learn which field to correct."
