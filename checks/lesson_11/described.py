@@ -42,6 +42,12 @@ class Document:
                 found = operations[method.lower()] if found is None or "{" not in template else found
         return found
 
+    def parameters(self, method: str, path: str) -> set[str]:
+        """The names of what an endpoint takes: described there, at its path, or among the components."""
+        shared = self.raw.get("paths", {}).get(path, {}).get("parameters", [])
+        own = (self.operation(method, path) or {}).get("parameters", [])
+        return {str(self._resolved(one).get("name")) for one in (*shared, *own)}
+
     def false_promises(self) -> list[str]:
         """Errors that are described in another form than that of a problem."""
         return [
@@ -51,7 +57,7 @@ class Document:
             if isinstance(operation, dict)
             for status, said in operation.get("responses", {}).items()
             if (status[0] in "45" or status == "default") and status != ORDER_AFTER_ALL
-            if (kinds := [kind for kind in self._resolved(said).get("content", {}) if kind != PROBLEM])
+            if (kinds := [kind for kind in self._content(said) if kind != PROBLEM])
         ]
 
     def objection(self, method: str, path: str, response: Response) -> str:
@@ -64,10 +70,10 @@ class Document:
         said = responses.get(status, responses.get(f"{status[0]}XX", responses.get("default")))
         if said is None:
             return f"The document has no status {status} for it, only {', '.join(responses)}."
-        content = self._resolved(said).get("content", {})
+        content = self._content(said)
         if not response.text:
             return "" if response.status == 204 or not content else "The body is empty, and the document describes one."
-        kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        kind = _bare(response.headers.get("content-type", ""))
         if kind not in content:
             return f"The document has no {kind} for status {status}, only {', '.join(content) or 'a description'}."
         if not kind.endswith("json"):
@@ -91,6 +97,10 @@ class Document:
                 return f"The description of the body for status {response.status} does not say what `{place}` is."
         return ""
 
+    def _content(self, said: Any) -> dict[str, Any]:
+        """What a response is described to hold, by its media type without a charset."""
+        return {_bare(kind): described for kind, described in self._resolved(said).get("content", {}).items()}
+
     def _resolved(self, said: Any) -> Any:
         while "$ref" in said:
             node = self.raw
@@ -98,6 +108,10 @@ class Document:
                 node = node[step.replace("~1", "/").replace("~0", "~")]
             said = node
         return said
+
+
+def _bare(kind: str) -> str:
+    return kind.partition(";")[0].strip().lower()
 
 
 def _nonsense(body: Any) -> Any:

@@ -36,12 +36,12 @@ def refused_everywhere(endpoints: list[Endpoint]) -> Iterator[Asked]:
             if part.isdigit():
                 for wrong in ("first", "0"):
                     other = "/".join([*parts[:number], wrong, *parts[number + 1 :]])
-                    yield f"{one.name} with the id {wrong}", one.method, other, one.options, (422,)
+                    yield f"{one.name} with the id {wrong}", one.method, other, one.options, (404, 422)
                 other = "/".join([*parts[:number], str(UNKNOWN), *parts[number + 1 :]])
                 yield f"{one.name} of nothing", one.method, other, one.options, (404,)
         if "json" in one.options:
             rest = {name: value for name, value in one.options.items() if name != "json"}
-            yield f"{one.name} without a body", one.method, one.path, rest, (422,)
+            yield f"{one.name} without a body", one.method, one.path, rest, (400, 422)
             # what is wrong with a body takes turns, so that each endpoint gets a part of it
             broken, (size, long) = BROKEN[turn % len(BROKEN)], (("long", _long), ("in pieces", _pieces))[turn % 2]
             yield f"{one.name} with a body that is not JSON", one.method, one.path, _json(broken, rest), (400, 422)

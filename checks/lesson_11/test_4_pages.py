@@ -160,7 +160,7 @@ async def test_a_bad_cursor_or_limit_is_refused(app, shop, wire):
     for bad in spoiled(str(good)):
         response = await app.get("/books", params={"cursor": bad})
         expect_status(response, (200, 400, 422), f"The cursor {bad[:40]!r}; a good one is {good!r}", BROKEN, PLACE)
-    again = await app.get("/books", params={"cursor": good, "limit": 100})
+    again = await app.get("/books", params={"cursor": good, "limit": 3})  # a cursor may hold the limit of its walk
     expect_status(again, (200,), "A good cursor after all bad ones", ENDS, PLACE)
 
 
