@@ -233,9 +233,9 @@ async def around_a_move(
         async with wire.hold(committing, limit=2) as held:
             requests = [moves()]
             await held.wait_for_or(requests[0].task)
+            until = asyncio.get_running_loop().time() + HELD
             requests.append(stays())
             if await held.count_within(2, PATIENCE) == 2:  # or one lock is for all orders
-                until = asyncio.get_running_loop().time() + HELD
                 requests.append(early())
                 await blocked(shop, requests[2:], 1, until)
                 held.release_one()
