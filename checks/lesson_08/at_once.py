@@ -22,8 +22,14 @@ PATIENCE = 1.5
 It is less than the limit of a statement, 2.5 s, which counts while a request waits for a lock.
 """
 
+HELD = 2.2
+"""Seconds for which a COMMIT is held: an app waits 3 s for its response, and an UPDATE 2.5 s for a lock."""
+
 UNDER_WAY = 8
 """Requests of a crowd that one process has at a time: fewer than it has connections, so that none waits for one."""
+
+TIMES = 20
+"""How often a client sends a request that is asked to come again."""
 
 LOCKED = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
@@ -220,29 +226,34 @@ async def around_a_move(
     """The responses to four requests, of which the first changes a row that two others want, so that it lies elsewhere.
 
     `early` has looked for its rows before that, and `late` does so afterwards: rows come to them in different orders,
-    unless they ask for an order. `stays` holds a row that `early` wants, until `late` waits for a lock.
+    unless they ask for an order. `stays` holds a row that `early` wants, until `late` waits for a lock; or for HELD
+    seconds, if they wait for each other in the app, or on a busy machine.
     """
     with wire.watching() as seen:
         async with wire.hold(committing, limit=2) as held:
             requests = [moves()]
             await held.wait_for_or(requests[0].task)
+            until = asyncio.get_running_loop().time() + HELD
             requests.append(stays())
             if await held.count_within(2, PATIENCE) == 2:  # or one lock is for all orders
                 requests.append(early())
-                await blocked(shop, requests[2:], 1)
+                await blocked(shop, requests[2:], 1, until)
                 held.release_one()
                 await requests[0]
-                await blocked(shop, requests[2:], 1)
+                await blocked(shop, requests[2:], 1, until)
                 requests.append(late())
-                await blocked(shop, requests[2:], 2)
+                await blocked(shop, requests[2:], 2, until)
         requests += [send() for send in (early, late)[len(requests) - 2 :]]
         return Together([await request for request in requests], seen)
 
 
-async def blocked(shop: Shop, requests: Sequence[PendingRequest], count: int) -> None:
-    """Returns when so many transactions wait for others, or when all these requests have ended; or after PATIENCE."""
+async def blocked(shop: Shop, requests: Sequence[PendingRequest], count: int, until: float | None = None) -> None:
+    """Returns when so many transactions wait for others, or when all these requests have ended.
+
+    Or at the time `until` of the event loop, which is after PATIENCE if it is not given.
+    """
     loop = asyncio.get_running_loop()
-    until = loop.time() + PATIENCE
+    until = loop.time() + PATIENCE if until is None else until
     while open_ := [request.task for request in requests if not request.task.done()]:
         if await shop.value(BLOCKED) >= count or loop.time() > until:
             return
@@ -303,21 +314,41 @@ async def _all_locked(shop: Shop, requests: Sequence[PendingRequest]) -> None:
         await asyncio.wait(open_, timeout=0.02, return_when=asyncio.FIRST_COMPLETED)
 
 
-async def until_served(send: Callable[[], Awaitable[Response]], times: int = 20) -> Response:
-    """The response to a client that repeats its request while it reads 503 with Retry-After, as busy.py promises."""
+def asks_to_come_again(response: Response) -> bool:
+    """503 with Retry-After: nothing is stored, as busy.py promises."""
+    return response.status == 503 and "retry-after" in response.headers
+
+
+async def until_served(send: Callable[[], Awaitable[Response]], times: int = TIMES) -> Response:
+    """The response to a client that repeats its request while it is asked to come again."""
     response = await send()
-    while response.status == 503 and "retry-after" in response.headers and (times := times - 1):
+    while asks_to_come_again(response) and (times := times - 1):
         response = await send()
     return response
 
 
 async def crowd(apps: Sequence[App], sends: Sequence[Callable[[App], Awaitable[Response]]]) -> list[Response]:
-    """The responses to all these requests. Each process always has UNDER_WAY of them, and gets every second one."""
+    """The responses to all these requests. Each process always has UNDER_WAY of them, and gets every second one.
+
+    Those that are asked to come again do so at the same moment, after all others have ended. So in each round some are
+    served, also by an app that sends away at once whom it cannot serve now.
+    """
+    responses = await _at_once(apps, sends)
+    for _ in range(TIMES):
+        again = [number for number, response in enumerate(responses) if asks_to_come_again(response)]
+        if not again:
+            break
+        for number, response in zip(again, await _at_once(apps, [sends[number] for number in again]), strict=True):
+            responses[number] = response
+    return responses
+
+
+async def _at_once(apps: Sequence[App], sends: Sequence[Callable[[App], Awaitable[Response]]]) -> list[Response]:
     free = [asyncio.Semaphore(UNDER_WAY) for _ in apps]
 
     async def one(number: int, send: Callable[[App], Awaitable[Response]]) -> Response:
         which = number % len(apps)
         async with free[which]:
-            return await until_served(lambda: send(apps[which]))
+            return await send(apps[which])
 
     return await asyncio.gather(*(one(number, send) for number, send in enumerate(sends)))

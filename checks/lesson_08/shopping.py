@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from checks.kit.report import expect
 from checks.kit.testbed.invariants import charged, discrepancies
-from checks.lesson_08.at_once import Together
+from checks.lesson_08.at_once import Together, asks_to_come_again
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -125,7 +125,7 @@ async def expect_all_served(
     section: str,
 ) -> None:
     """Each gets 201. A few of a crowd may get 503 with Retry-After first; they are sent again, one after the other."""
-    again = [one.status == 503 and "retry-after" in one.headers for one in responses]
+    again = [asks_to_come_again(one) for one in responses]
     later = [await send() if repeat else one for send, repeat, one in zip(sends, again, responses, strict=True)]
     expect(
         all(one.status == 201 for one in later) and len(again) - sum(again) >= SERVED_AT_ONCE,

@@ -9,7 +9,7 @@ from checks.kit.report import expect
 from checks.kit.service.app import NoResponse
 from checks.kit.testbed.invariants import read_ledger
 from checks.kit.testbed.waiting import served_meanwhile
-from checks.lesson_08.at_once import PATIENCE, blocked, crowd, in_step, stored_by, until_served
+from checks.lesson_08.at_once import PATIENCE, asks_to_come_again, blocked, crowd, in_step, stored_by, until_served
 from checks.lesson_08.shopping import KEYED, expect_status, expect_sums, order_of, statuses
 from checks.lesson_08.test_3_transfers import Failure, rolling_back
 
@@ -286,7 +286,7 @@ async def expect_one(shop, app, login, customer, body, key, total, responses):
 
 def is_busy(response):
     """What a request may get while another one with its key is under way."""
-    return response.status == 409 or (response.status == 503 and "retry-after" in response.headers)
+    return response.status == 409 or asks_to_come_again(response)
 
 
 async def until_held(held, request, number):
