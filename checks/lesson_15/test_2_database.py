@@ -20,6 +20,8 @@ CHANGES_OF_SHOPS = (
 )
 
 NOT_GRANTED = "42501"
+CHECK_OPTION = "44000"
+"""SQLSTATEs: the role has no such right; a view does not show the row that would be stored."""
 
 PAIRS = (
     *(("books", "author_id", "authors"), ("reviews", "book_id", "books"), ("reviews", "customer_id", "customers")),
@@ -142,6 +144,9 @@ async def test_a_shop_reaches_its_own_rows_only(narrow, shop, wire, hosted, as_a
                     "store a row in": await copy_into(shop, table, other.id, owner.id, relation),
                 }.items():
                     error, count, _ = probe.run(sql)
+                    if error == "23505" and sql.startswith("INSERT"):  # which a view says before its CHECK OPTION
+                        moved, _, _ = probe.run(moving(sql, relation, owner))
+                        error = moved if moved == CHECK_OPTION else error
                     reached = (not error and count) or error == "23505"
                     expect_out_of_reach(not reached, f"In {owner}, {what} {relation} of {other}", sql, error, count)
                 for what, sql in {
@@ -382,6 +387,13 @@ async def copy_into(shop, table, target, source=None, relation=None):
     )
     values = await shop.value(f"SELECT concat_ws(', ', {quoted}) FROM {table} WHERE shop_id = $1 LIMIT 1", target)
     return f"INSERT INTO {table} ({names}) VALUES ({quote_fresh(values)}, {target})"
+
+
+def moving(insert, relation, owner):
+    """The INSERT of copy_into, which takes the shop's own row away first: some values must be unique."""
+    into, _, source = insert.rpartition(f" FROM {relation} ")
+    gone = f"WITH gone AS (DELETE FROM {relation} WHERE shop_id = {owner.id} RETURNING *)"
+    return f"{gone} {into} FROM gone {source}"
 
 
 def quote_fresh(values):
