@@ -6,12 +6,20 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from psycopg.pq.abc import PGconn, PGresult
 
     from checks.kit.testbed.testbed import Testbed
     from checks.kit.wire import Statement
+
+
+NO_SETTINGS = {"user", "database", "replication", "options", "application_name", "client_encoding"}
+"""Of a start-up message: what `options` cannot say, or what the check says by itself."""
+
+TIME_LIMITS = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
+
+ESCAPES = str.maketrans({" ": "\\ ", "\\": "\\\\"})
 
 
 class NotEntered(Exception):
@@ -25,11 +33,17 @@ class AsApp:
         self._testbed = testbed
 
     @contextmanager
-    def connected(self, statements: Sequence[Statement] = ()) -> Iterator[Probe]:
-        """A connection that has sent what the app sent; one in no shop if that is nothing."""
+    def connected(
+        self, statements: Sequence[Statement] = (), settings: Mapping[str, str] | None = None
+    ) -> Iterator[Probe]:
+        """A connection that has sent what the app sent; one in no shop if that is nothing.
+
+        `settings` are those with which the app's connection began: its `search_path`, perhaps. Its time limits are not
+        taken over.
+        """
         from psycopg import pq
 
-        connection = pq.PGconn.connect(self._conninfo())
+        connection = pq.PGconn.connect(self._conninfo(settings or {}))
         try:
             if connection.status != pq.ConnStatus.OK:
                 raise NotEntered(connection.error_message.decode(errors="replace"))
@@ -40,20 +54,22 @@ class AsApp:
         finally:
             connection.finish()
 
-    def _conninfo(self) -> bytes:
+    def _conninfo(self, settings: Mapping[str, str]) -> bytes:
+        from psycopg.conninfo import make_conninfo
+
         database = self._testbed.database
         app, address = database.app, self._testbed.login(database).address
         assert app is not None, "lesson.toml says app_role = true"
-        values = {
-            "host": address.host,
-            "port": str(address.port),
-            "dbname": database.name,
-            "user": app.role,
-            "password": app.password,
-            "sslmode": "require" if address.tls else "disable",
-            "application_name": "workbook",
-        }
-        return " ".join(f"{name}='{value}'" for name, value in values.items()).encode()
+        return make_conninfo(
+            host=address.host,
+            port=str(address.port),
+            dbname=database.name,
+            user=app.role,
+            password=app.password,
+            sslmode="require" if address.tls else "disable",
+            application_name="workbook",
+            options=_options(settings),
+        ).encode()
 
 
 class Probe:
@@ -90,6 +106,14 @@ class Probe:
         from psycopg import pq
 
         return self._connection.transaction_status == pq.TransactionStatus.INTRANS
+
+
+def _options(settings: Mapping[str, str]) -> str:
+    """The settings of a start-up message as libpq takes them, and no time limits: a busy machine needs more time."""
+    kept = {name: value for name, value in settings.items() if name not in NO_SETTINGS}
+    kept |= dict.fromkeys(TIME_LIMITS, "0")
+    each = (f"-c {name}={value.translate(ESCAPES)}" for name, value in kept.items())
+    return " ".join([settings.get("options", ""), *each]).strip()
 
 
 def sqlstate(result: PGresult) -> str:

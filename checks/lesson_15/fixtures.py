@@ -40,7 +40,7 @@ async def hosted(shop: Shop) -> AsyncIterator[tuple[Hosted, Hosted]]:
 
 @fixture
 async def as_app(testbed: Testbed) -> AsyncIterator[AsApp]:
-    """Connections as the app's role, past the app: `async with as_app.nobody() as connection`."""
+    """Connections as the app's role, past the app: `with as_app.connected() as probe`."""
     yield AsApp(testbed)
 
 
