@@ -350,6 +350,7 @@ async def until_listed(app, gateway, workers, orders):
         if orders <= listed.keys() or endless():
             break
         if not await workers.get_on(gateway, lambda: endless() or len(workers.done) > before):  # noqa: B023
+            listed = await listed_by(app)  # a lease may have ended meanwhile, which takes no statement
             break
     await workers.settled()
     return listed
