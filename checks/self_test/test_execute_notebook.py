@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import signal
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,15 @@ def test_a_failing_cell_is_shown_and_nothing_is_written(lesson: Lesson) -> None:
     assert lesson.notebook.read_bytes() == before
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """As the command line does it: what runs in the background of a shell ignores SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interruption_ends_the_kernel_and_writes_nothing(lesson: Lesson, tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     note = f"import os, pathlib, time\npathlib.Path({str(pid)!r}).write_text(str(os.getpid()))"
