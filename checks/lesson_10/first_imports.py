@@ -8,7 +8,7 @@ has imported such a module is forked for each of those that import it, too. That
 imports, so that nothing depends on who imports it first. What is in a circle is imported from nothing. After that the
 web server is imported, too: it must have the endpoints that it has when it is imported first.
 
-A package that imports its own modules, such as one with the tables, is no such circle: whichever of them is imported
+A package that imports its own modules, such as one with the tables, is not such a circle: whichever is imported
 first, Python imports the package before it.
 """
 
@@ -88,7 +88,7 @@ def closure(name, edges):
 
 
 def in_a_circle(name, closures):
-    """Whether it depends on who imports this module first, in which order it and others are imported."""
+    """Whether the order in which this module and others are imported depends on which of them is imported first."""
     circle = [one for one in closures[name] if name in closures[one]]
     package = min(circle, key=len, default=name)
     return any(one != package and not one.startswith(f"{package}.") for one in circle)

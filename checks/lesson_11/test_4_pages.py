@@ -122,7 +122,7 @@ async def test_pages_hold_while_books_come_and_go(apps, shop):
 
 
 async def test_a_bad_cursor_or_limit_is_refused(app, shop, wire):
-    """A limit outside of 1 to 100 and a text that is no cursor get 400 or 422. A page has 20 books by default."""
+    """A limit outside of 1 to 100 and a text that is not a cursor get 400 or 422. A page has 20 books by default."""
     ids = await stocked(shop, books=110)
     for query, count in (("", 20), ("?limit=100", 100), ("?limit=1", 1)):
         page = await app.get(f"/books{query}")
